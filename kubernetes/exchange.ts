@@ -1,0 +1,115 @@
+import type { ClientRequest, IncomingMessage } from 'node:http';
+import { TLSSocket } from 'node:tls';
+import { connectionFailure, TargetFailure } from './failure.js';
+
+/**
+ * One question to a target and its answer. It owns what Node leaves to the caller: the total time-out, the signal, the
+ * limit of bytes, and knowing why a connection ended (after `destroy` Node itself says no more than "aborted").
+ */
+export class Exchange {
+  /** Resolves when status and headers are there. Rejects with a TargetFailure, or with what `stop` was given. */
+  readonly head: Promise<IncomingMessage>;
+
+  readonly #outgoing: ClientRequest;
+  readonly #address: string;
+  readonly #timer: NodeJS.Timeout;
+  #missing = 'could not be connected to';
+  #response: IncomingMessage | undefined;
+  #stopped: Error | undefined;
+
+  /**
+   * @param outgoing not ended yet
+   * @param address host and port, for messages
+   * @param timeoutMs from now until the body's end, or until `relax`
+   * @param signal ends the exchange with its own reason
+   */
+  constructor(outgoing: ClientRequest, address: string, timeoutMs: number, signal?: AbortSignal) {
+    this.#outgoing = outgoing;
+    this.#address = address;
+    this.#timer = setTimeout(() => {
+      this.stop(new TargetFailure('Timeout', `${address} ${this.#missing} within ${timeoutMs} ms`));
+    }, timeoutMs);
+    const onAbort = (): void => this.stop(asError(signal?.reason));
+    signal?.addEventListener('abort', onAbort, { once: true });
+
+    this.head = new Promise((resolve, reject) => {
+      const fail = (error: unknown): void => reject(this.#failure(error));
+      outgoing.once('response', response => {
+        this.#response = response;
+        this.#missing = 'did not finish its answer';
+        resolve(response);
+      });
+      // Stays for good: a socket may fail once more after the answer, and an error that nobody hears ends the process.
+      outgoing.on('error', fail);
+      outgoing.once('close', () => {
+        this.relax();
+        signal?.removeEventListener('abort', onAbort);
+        fail(Object.assign(new Error('closed without an answer'), { code: 'ECONNRESET' })); // a 101, for one
+      });
+    });
+    outgoing.once('socket', socket => {
+      const secure = socket instanceof TLSSocket;
+      const connected = (): void => {
+        this.#missing = 'did not answer';
+      };
+      if (!socket.connecting) {
+        connected();
+        return;
+      }
+      socket.once('connect', () => {
+        this.#missing = secure ? 'did not finish the TLS handshake' : 'did not answer';
+      });
+      if (secure) socket.once('secureConnect', connected);
+    });
+  }
+
+  /** Takes the time-out away, for answers that are to last; the signal and `stop` still hold. */
+  relax(): void {
+    clearTimeout(this.#timer);
+  }
+
+  /** Closes the connection. Whoever waits for head or body gets `by`; the first call counts. */
+  stop(by = new Error('This answer has been closed')): void {
+    this.#stopped ??= by;
+    this.#response?.destroy();
+    this.#outgoing.destroy();
+  }
+
+  /** Whether the connection had been idle in the pool, and the other side had closed it meanwhile. */
+  get lostIdleConnection(): boolean {
+    return this.#outgoing.reusedSocket && this.#response === undefined && this.#stopped === undefined;
+  }
+
+  /**
+   * The body, chunk by chunk. Leaving the loop early closes the connection.
+   * @throws TargetFailure `TooLarge` beyond `maxBytes`, and whatever may end a connection
+   */
+  async *body(maxBytes = Infinity): AsyncGenerator<Buffer, void> {
+    const response = await this.head;
+    let left = maxBytes;
+    try {
+      if (Number(response.headers['content-length'] ?? 0) > maxBytes) throw this.#tooLarge(maxBytes);
+      for await (const chunk of response as AsyncIterable<Buffer>) {
+        left -= chunk.length;
+        if (left < 0) throw this.#tooLarge(maxBytes);
+        yield chunk;
+      }
+    } catch (error) {
+      throw this.#failure(error);
+    } finally {
+      if (!response.complete) this.stop();
+    }
+  }
+
+  #tooLarge(maxBytes: number): TargetFailure {
+    return new TargetFailure('TooLarge', `${this.#address} answered with more than ${maxBytes} bytes`);
+  }
+
+  #failure(error: unknown): Error {
+    return this.#stopped ?? connectionFailure(asError(error), this.#address);
+  }
+}
+
+function asError(reason: unknown): Error {
+  return reason instanceof Error ? reason : new Error('The request has been cancelled', { cause: reason });
+}
