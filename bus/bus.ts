@@ -1,0 +1,135 @@
+import type { Database, Log } from '../db/index.js';
+import { Feeder } from './feeder.js';
+import { Housekeeping } from './housekeeping.js';
+import { Leadership } from './leadership.js';
+import { RabbitTransport } from './rabbitmq.js';
+import { Relay } from './relay.js';
+import { Tail } from './tail.js';
+import { Wakeups } from './wakeups.js';
+
+export interface BusOptions {
+  database: Database;
+  types: string[];
+  /** undefined: the Postgres transport alone. */
+  amqpUrl: string | undefined;
+  /** Largest event log of a type, in bytes. */
+  eventLogMax: number;
+  /** Names this process to the broker. */
+  instance: string;
+  log: Log;
+}
+
+/**
+ * The way from a committed change to whoever waits for it, in one API process: the tails that feed HTTP watches, the relay
+ * that makes work and publishes, the wake-ups between the replicas.
+ */
+export class Bus {
+  readonly #options: BusOptions;
+  readonly #wakeups: Wakeups;
+  readonly #rabbit: RabbitTransport | undefined;
+  readonly #leadership: Leadership;
+  readonly #relays = new Map<string, Relay>();
+  readonly #tails = new Map<string, Tail>();
+  readonly #feeder: Feeder | undefined;
+  readonly #housekeeping: Housekeeping;
+  #stopped = false;
+
+  constructor(options: BusOptions) {
+    const { database, types, log } = options;
+    this.#options = options;
+    this.#wakeups = new Wakeups(database, log);
+    const rabbit =
+      options.amqpUrl === undefined
+        ? undefined
+        : new RabbitTransport({ url: options.amqpUrl, types, instance: options.instance, log });
+    this.#rabbit = rabbit;
+    const leads = (name: string) => () => this.#leadership.leads(name);
+    for (const type of types) {
+      this.#relays.set(
+        type,
+        new Relay({ database, type, wakeups: this.#wakeups, rabbit, leads: leads(`relay:${type}`), log }),
+      );
+    }
+    this.#leadership = new Leadership({
+      database,
+      names: [...types.map(type => `relay:${type}`), 'work'],
+      onGain: name => this.#relays.get(name.replace('relay:', ''))?.wake(),
+      log,
+    });
+    this.#feeder = rabbit && new Feeder({ database, rabbit, wakeups: this.#wakeups, leads: leads('work'), log });
+    this.#housekeeping = new Housekeeping({
+      database,
+      types,
+      wakeups: this.#wakeups,
+      leads: leads('work'),
+      eventLogMax: options.eventLogMax,
+      log,
+    });
+  }
+
+  async start(): Promise<void> {
+    await this.#wakeups.start();
+    this.#leadership.start();
+    for (const relay of this.#relays.values()) relay.start();
+    this.#feeder?.start();
+    this.#housekeeping.start();
+  }
+
+  async stop(): Promise<void> {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    await this.#housekeeping.stop();
+    await this.#feeder?.stop();
+    await Promise.all([...this.#relays.values()].map(relay => relay.stop()));
+    await Promise.all([...this.#tails.values()].map(tail => tail.stop()));
+    await this.#leadership.stop();
+    await this.#wakeups.stop();
+    await this.#rabbit?.stop();
+  }
+
+  /** Whether the broker answers; undefined when there is none. */
+  get brokerConnected(): boolean | undefined {
+    return this.#rabbit?.connected;
+  }
+
+  /** Which parts this replica leads now, for metrics. */
+  leads(name: string): boolean {
+    return this.#leadership.leads(name);
+  }
+
+  /** Says that changes of a type were committed. */
+  wrote(type: string): void {
+    this.#wakeups.wake(`events:${type}`);
+  }
+
+  /** Says that a controller has new keys. */
+  queued(controller: string): void {
+    this.#wakeups.wake(`work:${controller}`);
+  }
+
+  /** Says that workers took keys, so that the broker's queues have room for more. */
+  claimed(): void {
+    this.#feeder?.wake();
+  }
+
+  /** Calls `listener` whenever a controller may have new keys, until the returned function is called. */
+  onWork(controller: string, listener: () => void): () => void {
+    return this.#wakeups.on(`work:${controller}`, listener);
+  }
+
+  /** The tail of a type's log in this process; it is started with its first watcher. */
+  tail(type: string): Tail {
+    let tail = this.#tails.get(type);
+    if (!tail) {
+      tail = new Tail({ database: this.#options.database, type, wakeups: this.#wakeups, log: this.#options.log });
+      this.#tails.set(type, tail);
+      if (!this.#stopped) tail.start();
+    }
+    return tail;
+  }
+
+  /** Removes what the broker holds for a controller that is forgotten. */
+  async forget(controller: string): Promise<void> {
+    await this.#rabbit?.forget(controller);
+  }
+}

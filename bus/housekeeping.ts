@@ -1,0 +1,56 @@
+import { expireNotices, maintainEventLog, wakeDueWork, type Database, type Log } from '../db/index.js';
+import { Loop } from './loop.js';
+import type { Wakeups } from './wakeups.js';
+
+export interface HousekeepingOptions {
+  database: Database;
+  types: string[];
+  wakeups: Wakeups;
+  leads: () => boolean;
+  /** Largest event log of a type, in bytes. */
+  eventLogMax: number;
+  log: Log;
+}
+
+/** What happens by time: due keys, expired leases, the event log's partitions, old notices. One replica does it. */
+export class Housekeeping {
+  readonly #options: HousekeepingOptions;
+  readonly #timers: Loop;
+  readonly #retention: Loop;
+
+  constructor(options: HousekeepingOptions) {
+    this.#options = options;
+    this.#timers = new Loop({ name: 'due work', step: () => this.#wakeDue(), interval: 200, log: options.log });
+    this.#retention = new Loop({
+      name: 'event log retention',
+      step: () => this.#retain(),
+      interval: 60_000,
+      log: options.log,
+    });
+  }
+
+  start(): void {
+    this.#timers.start();
+    this.#retention.start();
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all([this.#timers.stop(), this.#retention.stop()]);
+  }
+
+  async #wakeDue(): Promise<boolean> {
+    const { database, wakeups, leads } = this.#options;
+    if (!leads()) return false;
+    for (const controller of await wakeDueWork(database)) wakeups.wake(`work:${controller}`);
+    return false;
+  }
+
+  async #retain(): Promise<boolean> {
+    const { database, types, eventLogMax, leads, log } = this.#options;
+    if (!leads()) return false;
+    const dropped = await maintainEventLog(database, types, eventLogMax);
+    if (dropped.length > 0) log('info', 'event log trimmed', { partitions: dropped });
+    await expireNotices(database);
+    return false;
+  }
+}

@@ -1,0 +1,90 @@
+import { randomUUID } from 'node:crypto';
+import type { Database, Log } from '../db/index.js';
+
+/** What a wake-up is about: new events of a type, or new keys of a controller (`work:*`: of any). */
+export type Topic = `events:${string}` | `work:${string}`;
+
+const channel = 'syncsets';
+
+/**
+ * The Postgres transport: LISTEN/NOTIFY as wake-up only, the event log and the work table are the source. A wake-up may be
+ * lost or come twice, so whoever listens also looks by itself about once a second.
+ * Notifications leave outside of the writes, one statement at a time for all that gathered meanwhile.
+ */
+export class Wakeups {
+  readonly #database: Database;
+  readonly #log: Log;
+  readonly #sender = randomUUID().slice(0, 8);
+  readonly #listeners = new Map<Topic, Set<() => void>>();
+  #pending = new Set<Topic>();
+  #sending: Promise<void> | undefined;
+  #stopped = false;
+
+  constructor(database: Database, log: Log) {
+    this.#database = database;
+    this.#log = log;
+  }
+
+  async start(): Promise<void> {
+    await this.#database.listen(
+      channel,
+      payload => this.#received(payload),
+      () => this.#wakeAll(),
+    );
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#sending;
+  }
+
+  /** Calls `listener` at each wake-up of a topic until the returned function is called. */
+  on(topic: Topic, listener: () => void): () => void {
+    const listeners = this.#listeners.get(topic) ?? new Set();
+    this.#listeners.set(topic, listeners.add(listener));
+    return () => {
+      listeners.delete(listener);
+      if (listeners.size === 0 && this.#listeners.get(topic) === listeners) this.#listeners.delete(topic);
+    };
+  }
+
+  /** Wakes the listeners in this process now and those in the others soon after. */
+  wake(topic: Topic): void {
+    this.#wakeHere(topic);
+    if (this.#stopped) return;
+    this.#pending.add(topic);
+    this.#sending ??= this.#send().finally(() => (this.#sending = undefined));
+  }
+
+  async #send(): Promise<void> {
+    while (this.#pending.size > 0) {
+      // A payload holds 8,000 bytes; a topic at most 70.
+      const topics = [...this.#pending].slice(0, 100);
+      for (const topic of topics) this.#pending.delete(topic);
+      try {
+        await this.#database.notify(channel, [this.#sender, ...topics].join(' '));
+      } catch (error) {
+        this.#log('debug', 'wake-up not sent', { reason: error instanceof Error ? error.message : String(error) });
+      }
+    }
+  }
+
+  #received(payload: string): void {
+    const [sender, ...topics] = payload.split(' ');
+    if (sender === this.#sender) return;
+    for (const topic of topics) if (isTopic(topic)) this.#wakeHere(topic);
+  }
+
+  #wakeHere(topic: Topic): void {
+    for (const listener of this.#listeners.get(topic) ?? []) listener();
+    if (topic.startsWith('work:')) for (const listener of this.#listeners.get('work:*') ?? []) listener();
+  }
+
+  #wakeAll(): void {
+    for (const listeners of this.#listeners.values()) for (const listener of listeners) listener();
+  }
+}
+
+function isTopic(text: string): text is Topic {
+  return text.startsWith('events:') || text.startsWith('work:');
+}

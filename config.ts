@@ -1,0 +1,168 @@
+import { readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { resolve } from 'node:path';
+
+/** Everything that the environment can say, checked. The table of settings in README.md follows this file. */
+export interface Settings {
+  port: number;
+  host: string;
+  /** DATABASE_URL or POSTGRES_PARAMS as given; both undefined: the embedded Postgres in dataDir. */
+  databaseUrl: string | undefined;
+  postgresParams: string | undefined;
+  dataDir: string;
+  /** undefined: the Postgres transport, no broker. */
+  amqpUrl: string | undefined;
+  apiUrl: string;
+  apiCaFile: string | undefined;
+  apiToken: string | undefined;
+  tls: { certFile: string; keyFile: string } | undefined;
+  /** The first one writes, all read; undefined: one is generated in dataDir (embedded database only). */
+  encryptionKeys: Buffer[] | undefined;
+  /** Bytes. */
+  eventLogMax: number;
+  /** Health and metrics of a controllers process; undefined: off. */
+  healthPort: number | undefined;
+  /** How many objects a controllers process works on at a time, per controller. */
+  concurrency: number;
+  logLevel: 'debug' | 'info' | 'warn' | 'error';
+  logFormat: 'text' | 'json';
+  /** Names this process among its replicas. */
+  instance: string;
+}
+
+/** A variable holds what it may not: says which one, what it holds and what it may hold. */
+export class BadSetting extends Error {
+  constructor(
+    readonly variable: string,
+    problem: string,
+  ) {
+    super(`${variable}: ${problem}`);
+  }
+}
+
+const secretVariables = new Set(['API_TOKEN', 'ENCRYPTION_KEY', 'DATABASE_URL', 'POSTGRES_PARAMS', 'AMQP_URL']);
+
+/** Reads and checks all settings. Throws BadSetting for the first variable that is wrong; never shows a secret. */
+export function readSettings(env: NodeJS.ProcessEnv = process.env): Settings {
+  const text = (name: string) => (env[name] === undefined || env[name] === '' ? undefined : env[name]);
+  const refuse = (name: string, allowed: string): never => {
+    const held = secretVariables.has(name) ? 'its value' : `"${env[name] ?? ''}"`;
+    throw new BadSetting(name, `${held} is not ${allowed}`);
+  };
+  const port = (name: string, fallback: number | undefined) => {
+    const value = text(name);
+    if (value === undefined) return fallback;
+    const number = Number(value);
+    return /^\d+$/.test(value) && number <= 65535 ? number : refuse(name, 'a port: a number from 0 to 65535');
+  };
+  const oneOf = <Value extends string>(name: string, allowed: readonly Value[], fallback: Value): Value => {
+    const value = text(name);
+    if (value === undefined) return fallback;
+    return allowed.find(one => one === value) ?? refuse(name, `one of ${allowed.join(', ')}`);
+  };
+  const url = (name: string, protocols: string[]) => {
+    const value = text(name);
+    if (value === undefined) return undefined;
+    const parsed = URL.canParse(value) ? new URL(value) : undefined;
+    if (!parsed || !protocols.includes(parsed.protocol))
+      refuse(name, `a URL that begins with ${protocols.map(one => `${one}//`).join(' or ')}`);
+    return value;
+  };
+  const file = (name: string) => {
+    const value = text(name);
+    if (value === undefined) return undefined;
+    try {
+      readFileSync(value);
+    } catch (error) {
+      refuse(
+        name,
+        `a file that can be read (${error instanceof Error && 'code' in error ? String(error.code) : 'unreadable'})`,
+      );
+    }
+    return value;
+  };
+
+  const host = text('HOST') ?? '127.0.0.1';
+  const apiPort = port('PORT', 7070) ?? 7070;
+  const certFile = file('TLS_CERT_FILE');
+  const keyFile = file('TLS_KEY_FILE');
+  if (certFile && !keyFile)
+    throw new BadSetting('TLS_KEY_FILE', 'is missing, TLS_CERT_FILE is set: set both or neither');
+  if (keyFile && !certFile)
+    throw new BadSetting('TLS_CERT_FILE', 'is missing, TLS_KEY_FILE is set: set both or neither');
+  const tlsMode = oneOf('TLS', ['on', 'off'], certFile ? 'on' : 'off');
+  if (tlsMode === 'on' && !certFile) throw new BadSetting('TLS', 'is "on", which needs TLS_CERT_FILE and TLS_KEY_FILE');
+  const tls = tlsMode === 'on' && certFile && keyFile ? { certFile, keyFile } : undefined;
+  const apiToken = text('API_TOKEN');
+  if (apiToken !== undefined && !/^[\x21-\x7e]{16,}$/.test(apiToken)) {
+    refuse('API_TOKEN', 'at least 16 printable characters without spaces (for example: openssl rand -hex 32)');
+  }
+  const loopback = isLoopback(host);
+  if (!loopback && !apiToken) {
+    throw new BadSetting(
+      'API_TOKEN',
+      `is not set, and HOST is "${host}": a token is required when the API listens beyond loopback`,
+    );
+  }
+  if (!loopback && !tls && text('TLS') !== 'off') {
+    throw new BadSetting(
+      'TLS_CERT_FILE',
+      `is not set, and HOST is "${host}": set TLS_CERT_FILE and TLS_KEY_FILE, or TLS=off when a proxy in front terminates TLS`,
+    );
+  }
+  const databaseUrl = text('DATABASE_URL');
+  const postgresParams = text('POSTGRES_PARAMS');
+  const encryptionKeys = text('ENCRYPTION_KEY')
+    ?.split(',')
+    .map(one => {
+      const key = Buffer.from(one.trim(), 'base64');
+      return key.length === 32 && /^[A-Za-z0-9+/]{43}=$/.test(one.trim())
+        ? key
+        : refuse(
+            'ENCRYPTION_KEY',
+            '32 bytes in base64, or several of them joined by commas, the new one first (openssl rand -base64 32)',
+          );
+    });
+  if (!encryptionKeys && (databaseUrl ?? postgresParams) !== undefined) {
+    // A key generated beside an external database would be lost with this machine, and the data with it.
+    throw new BadSetting('ENCRYPTION_KEY', 'is required with an external database: openssl rand -base64 32');
+  }
+  const shownHost = host === '0.0.0.0' || host === '::' ? '127.0.0.1' : host.includes(':') ? `[${host}]` : host;
+  return {
+    port: apiPort,
+    host,
+    databaseUrl,
+    postgresParams,
+    dataDir: resolve(text('DATA_DIR') ?? '.data'),
+    amqpUrl: url('AMQP_URL', ['amqp:', 'amqps:']),
+    apiUrl: url('API_URL', ['http:', 'https:']) ?? `${tls ? 'https' : 'http'}://${shownHost}:${apiPort}`,
+    apiCaFile: file('API_CA_FILE'),
+    apiToken,
+    tls,
+    encryptionKeys,
+    eventLogMax:
+      bytes(text('EVENT_LOG_MAX') ?? '4GiB') ??
+      refuse('EVENT_LOG_MAX', 'a size of at least 16MiB: bytes, or a number with MiB or GiB'),
+    healthPort: port('HEALTH_PORT', undefined),
+    concurrency: count(text('CONCURRENCY') ?? '16') ?? refuse('CONCURRENCY', 'a whole number from 1 to 1000'),
+    logLevel: oneOf('LOG_LEVEL', ['debug', 'info', 'warn', 'error'], 'info'),
+    logFormat: oneOf('LOG_FORMAT', ['text', 'json'], process.stdout.isTTY ? 'text' : 'json'),
+    instance: `${hostname()}-${process.pid}`,
+  };
+}
+
+/** Whether a host name or address reaches this machine only. */
+export function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || /^127\.\d+\.\d+\.\d+$/.test(host);
+}
+
+function bytes(value: string): number | undefined {
+  const [, number, unit = ''] = /^(\d+)(MiB|GiB)?$/.exec(value) ?? [];
+  const size = Number(number) * (unit === 'GiB' ? 2 ** 30 : unit === 'MiB' ? 2 ** 20 : 1);
+  return size >= 2 ** 24 ? size : undefined;
+}
+
+function count(value: string): number | undefined {
+  const number = Number(value);
+  return Number.isInteger(number) && number >= 1 && number <= 1000 ? number : undefined;
+}

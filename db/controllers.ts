@@ -1,0 +1,158 @@
+import type { Database, Queries } from './database.js';
+
+/** A controller's registration: what it reconciles and what else it watches. */
+export interface Registration {
+  name: string;
+  /** A type, or '*'. */
+  type: string;
+  interests: string[];
+  watches: string[];
+  claimSeconds: number;
+  revision: number;
+  reveal: string[];
+  longRunning: boolean;
+}
+
+const columns = `name, type, interests, watches, claim_seconds as "claimSeconds", revision, reveal, long_running as "longRunning"`;
+
+/** Keys of a controller by state, for people and metrics. */
+export interface WorkSummary {
+  queued: number;
+  claimed: number;
+  waiting: number;
+  /** Waiting keys whose last run failed. */
+  failing: number;
+  /** Seconds that the oldest queued key has waited. */
+  oldestSeconds: number;
+  workers: number;
+}
+
+export async function findController(database: Queries, name: string): Promise<Registration | undefined> {
+  const [row] = await database.query<Registration>({
+    name: 'find-controller',
+    text: `select ${columns} from syncsets.controllers where name = $1`,
+    values: [name],
+  });
+  return row;
+}
+
+export async function listControllers(database: Database): Promise<Registration[]> {
+  return database.query<Registration>({ text: `select ${columns} from syncsets.controllers order by name` });
+}
+
+/**
+ * Stores a registration. Of two that differ the higher revision wins: with a lower or an equal one the stored registration
+ * is returned and nothing changes. At the first registration, and when a watch is added, all existing objects are enqueued.
+ */
+export async function registerController(
+  database: Database,
+  wanted: Registration,
+): Promise<{ stored: Registration; woken: string[] }> {
+  return database.transaction(async queries => {
+    await queries.query({
+      text: `select pg_advisory_xact_lock(hashtext('syncsets controller ' || $1))`,
+      values: [wanted.name],
+    });
+    const present = await findController(queries, wanted.name);
+    if (present && (wanted.revision <= present.revision || same(present, wanted))) {
+      const differs = !same(present, wanted);
+      if (differs || wanted.revision === present.revision) return { stored: present, woken: [] };
+    }
+    // The cursors are locked until commit: an event that the relay passes before it can see this registration is one
+    // that the statement below sees as an object.
+    await queries.query({
+      text: `select from syncsets.cursors where $1 = '*' or type = any ($2::text[]) order by type for update`,
+      values: [wanted.type, [wanted.type, ...wanted.watches]],
+    });
+    await queries.query({
+      text: `insert into syncsets.controllers (name, type, interests, watches, claim_seconds, revision, reveal, long_running)
+        values ($1, $2, $3, $4, $5, $6, $7, $8)
+        on conflict (name) do update set type = excluded.type, interests = excluded.interests, watches = excluded.watches,
+          claim_seconds = excluded.claim_seconds, revision = excluded.revision, reveal = excluded.reveal,
+          long_running = excluded.long_running`,
+      values: [
+        wanted.name,
+        wanted.type,
+        wanted.interests,
+        wanted.watches,
+        wanted.claimSeconds,
+        wanted.revision,
+        wanted.reveal,
+        wanted.longRunning,
+      ],
+    });
+    await queries.query({
+      text: 'delete from syncsets.maps where controller = $1 and not type = any ($2::text[])',
+      values: [wanted.name, wanted.watches],
+    });
+    await queries.query({
+      text: `insert into syncsets.maps (controller, type, version)
+        select $1, t.type, t.version from syncsets.types t where t.type = any ($2::text[])
+        on conflict (controller, type) do nothing`,
+      values: [wanted.name, wanted.watches],
+    });
+    const retyped = present !== undefined && present.type !== wanted.type;
+    if (retyped) {
+      await queries.query({
+        text: `delete from syncsets.work where controller = $1 and $2 <> '*' and type <> $2`,
+        values: [wanted.name, wanted.type],
+      });
+    }
+    if (present && !retyped && wanted.watches.every(type => present.watches.includes(type)))
+      return { stored: wanted, woken: [] };
+    return { stored: wanted, woken: await enqueueAll(queries, wanted.name, wanted.type, 'registered') };
+  });
+}
+
+/** Enqueues every object that a controller reconciles, below the priority of any change. */
+export async function enqueueAll(
+  queries: Queries,
+  controller: string,
+  type: string,
+  reason: string,
+): Promise<string[]> {
+  const [row] = await queries.query<{ woken: string[] }>({
+    text: `select syncsets.enqueue(coalesce(array_agg(
+        row($1, o.type, o.namespace, o.name, o.uid, o.version, -10, $3)::syncsets.key), '{}')) as woken
+      from syncsets.objects o where $2 = '*' or o.type = $2`,
+    values: [controller, type, reason],
+  });
+  return row?.woken ?? [];
+}
+
+/** Forgets a controller with all its work; false when there is none of that name. */
+export async function deleteController(database: Database, name: string): Promise<boolean> {
+  return database.transaction(async queries => {
+    const rows = await queries.query({
+      text: 'delete from syncsets.controllers where name = $1 returning 1',
+      values: [name],
+    });
+    await queries.query({ text: 'delete from syncsets.work where controller = $1', values: [name] });
+    return rows.length > 0;
+  });
+}
+
+/** Counts of every controller's keys by name. */
+export async function summarizeWork(database: Database): Promise<Map<string, WorkSummary>> {
+  const rows = await database.query<WorkSummary & { name: string }>({
+    text: `select c.name, count(*) filter (where w.state = 'queued') as queued, count(*) filter (where w.state = 'claimed') as claimed,
+        count(*) filter (where w.state = 'waiting') as waiting,
+        count(*) filter (where w.state = 'waiting' and w.last_error is not null) as failing,
+        coalesce(extract(epoch from clock_timestamp() - min(w.queued_at) filter (where w.state = 'queued')), 0)::double precision
+          as "oldestSeconds",
+        (select count(*) from syncsets.workers k where k.controller = c.name and k.expires_at > clock_timestamp()) as workers
+      from syncsets.controllers c left join syncsets.work w on w.controller = c.name group by c.name`,
+  });
+  return new Map(rows.map(({ name, ...summary }) => [name, summary]));
+}
+
+function same(a: Registration, b: Registration): boolean {
+  const comparable = ({ revision: _, ...rest }: Registration) =>
+    JSON.stringify([
+      rest.type,
+      rest.claimSeconds,
+      rest.longRunning,
+      ...[rest.interests, rest.watches, rest.reveal].map(list => [...list].sort()),
+    ]);
+  return comparable(a) === comparable(b);
+}

@@ -1,0 +1,48 @@
+export { Database, isDatabaseAway, sqlState, type DatabaseOptions, type Log } from './database.js';
+export { migrate } from './migrate.js';
+export { ensureTypes, maintainEventLog, type TypeTable } from './types.js';
+export {
+  ObjectStore,
+  VersionGone,
+  type ChangedPart,
+  type ClaimReference,
+  type Key,
+  type ListRequest,
+  type Page,
+  type StoredObject,
+  type WriteItem,
+  type WriteResult,
+} from './objects.js';
+export type { FieldCondition, LabelCondition, Selector } from './selectors.js';
+export { logRange, readEvents, type LogEvent, type LogRange } from './events.js';
+export { advancePublished, dropLeases, publishedUpTo, relayWork, takeLeases, type RelayStep } from './relay.js';
+export {
+  deleteController,
+  findController,
+  listControllers,
+  registerController,
+  summarizeWork,
+  type Registration,
+  type WorkSummary,
+} from './controllers.js';
+export {
+  claimKeys,
+  enqueueKeys,
+  finishKeys,
+  isHeld,
+  listWork,
+  renewWorker,
+  sentKeys,
+  shrinkLease,
+  takeUnsent,
+  unsend,
+  wakeDueWork,
+  type ClaimedKey,
+  type ClaimedMap,
+  type EnqueueTarget,
+  type KeyResult,
+  type WorkRow,
+} from './work.js';
+export { claimMap, finishMap } from './maps.js';
+export { platformKey, rewrapPlatformKey, type WrappedKey } from './keys.js';
+export { expireNotices, listNotices, recordNotice, type NoticeRow } from './notices.js';

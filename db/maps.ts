@@ -1,0 +1,101 @@
+import { enqueueAll, findController } from './controllers.js';
+import type { Database } from './database.js';
+import { enqueueKeys, type ClaimedMap, type EnqueueTarget } from './work.js';
+
+/**
+ * Claims a stretch of the events that a controller has yet to map, of one of its watched types, for a worker that has a
+ * lease. At most `limit` events. A cursor older than the log cannot be mapped: all keys are enqueued instead.
+ */
+export async function claimMap(
+  database: Database,
+  controller: string,
+  worker: string,
+  limit: number,
+): Promise<ClaimedMap | undefined> {
+  return database.transaction(async queries => {
+    const [map] = await queries.query<{
+      type: string;
+      version: number;
+      head: number;
+      log_start: number;
+      nonce: string;
+    }>({
+      text: `select m.type, m.version, t.version as head, t.log_start, gen_random_uuid() as nonce
+        from syncsets.maps m join syncsets.types t on t.type = m.type
+        where m.controller = $1 and m.version < t.version and m.not_before <= clock_timestamp()
+          and not exists (select from syncsets.workers k where k.controller = m.controller and k.worker = m.worker
+            and m.nonce is not null and k.expires_at > clock_timestamp())
+        limit 1 for update of m skip locked`,
+      values: [controller],
+    });
+    if (!map) return undefined;
+    if (map.version < map.log_start) {
+      const registration = await findController(queries, controller);
+      if (registration) await enqueueAll(queries, controller, registration.type, 'resync');
+      await queries.query({
+        text: 'update syncsets.maps set version = $3, nonce = null, worker = null where controller = $1 and type = $2',
+        values: [controller, map.type, map.head],
+      });
+      return undefined;
+    }
+    const events = await queries.query<ClaimedMap['events'][number] & { version: number }>({
+      text: `select e.version, e.op, case when e.op <> 'DELETED' then e.object::text end as object,
+          case when e.op <> 'ADDED' then ((e.object || coalesce(e.before, '{}'))
+            - array(select b.key from jsonb_each(e.before) b where b.value = 'null'::jsonb))::text end as before
+        from syncsets.events e where e.type = $1 and e.version > $2 order by e.version limit $3`,
+      values: [map.type, map.version, limit],
+    });
+    await queries.query({
+      text: 'update syncsets.maps set nonce = $3, worker = $4, upto = $5 where controller = $1 and type = $2',
+      values: [controller, map.type, map.nonce, worker, events.at(-1)?.version ?? map.head],
+    });
+    return {
+      type: map.type,
+      nonce: map.nonce,
+      events: events.map(({ op, before, object }) => ({ op, before, object })),
+    };
+  });
+}
+
+/**
+ * Ends the claim of a map: enqueues what it found and moves the cursor in one transaction. With `error` the cursor stays and
+ * the stretch is tried again after a back-off of 1 s * 2^n, at most 5 min.
+ */
+export async function finishMap(
+  database: Database,
+  map: { controller: string; type: string; nonce: string },
+  result: { targets: EnqueueTarget[] } | { error: string } | 'released',
+): Promise<{ held: boolean; woken: boolean }> {
+  return database.transaction(async queries => {
+    const held = await queries.query({
+      text: `select from syncsets.maps m join syncsets.workers k on k.controller = m.controller and k.worker = m.worker
+        where m.controller = $1 and m.type = $2 and m.nonce = $3 and k.expires_at > clock_timestamp() for update of m`,
+      values: [map.controller, map.type, map.nonce],
+    });
+    if (held.length === 0) return { held: false, woken: false };
+    if (result === 'released') {
+      await queries.query({
+        text: 'update syncsets.maps set nonce = null, worker = null where controller = $1 and type = $2',
+        values: [map.controller, map.type],
+      });
+      return { held: true, woken: true };
+    }
+    if ('error' in result) {
+      await queries.query({
+        text: `update syncsets.maps set nonce = null, worker = null, attempts = attempts + 1, last_error = $3,
+            not_before = clock_timestamp() + make_interval(secs => least(300, power(2, least(attempts, 10))))
+          where controller = $1 and type = $2`,
+        values: [map.controller, map.type, result.error],
+      });
+      return { held: true, woken: false };
+    }
+    const { woken } = await enqueueKeys(queries, map.controller, result.targets, { priority: 0, reason: map.type });
+    const [moved] = await queries.query<{ more: boolean }>({
+      text: `update syncsets.maps m set version = m.upto, upto = null, nonce = null, worker = null, attempts = 0,
+          last_error = null, not_before = '-infinity'
+        from syncsets.types t where m.controller = $1 and m.type = $2 and t.type = m.type returning t.version > m.version as more`,
+      values: [map.controller, map.type],
+    });
+    return { held: true, woken: woken || moved?.more === true };
+  });
+}

@@ -1,0 +1,171 @@
+-- Up Migration
+
+-- Gives up what a worker holds: its keys are queued again, its maps are free. Called with the worker's row locked.
+create function syncsets.release_worker(p_controller text, p_worker text, p_reason text) returns integer
+language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+declare
+  v_count integer;
+begin
+  with held as materialized (
+    select w.type, w.namespace, w.name from syncsets.work w
+    where w.controller = p_controller and w.worker = p_worker and w.state = 'claimed'
+    order by w.type, w.namespace, w.name for update
+  ), released as (
+    update syncsets.work w set state = 'queued', reason = p_reason, queued_at = clock_timestamp(), nonce = null, worker = null,
+      claimed_at = null, sent_at = null, dirty = false,
+      priority = case when w.dirty then greatest(w.priority, w.dirty_priority) else w.priority end
+    from held h where w.controller = p_controller and w.type = h.type and w.namespace = h.namespace and w.name = h.name
+    returning 1
+  )
+  select count(*) into v_count from released;
+  update syncsets.maps m set nonce = null, worker = null, upto = null where m.controller = p_controller and m.worker = p_worker;
+  return v_count;
+end
+$$;
+
+-- Claims up to p_max queued keys for a worker (or exactly p_keys, as far as they are queued), the most urgent first, and
+-- extends the worker's lease. A worker whose lease ran out has lost what it held: that is queued again first.
+create function syncsets.claim(p_controller text, p_worker text, p_max integer, p_seconds integer, p_keys jsonb default null)
+returns table (type text, namespace text, name text, uid uuid, attempts integer, reason text, nonce uuid, object text, age double precision)
+language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+declare
+  v_nonce uuid := gen_random_uuid();
+begin
+  insert into syncsets.workers as k (controller, worker, expires_at)
+    values (p_controller, p_worker, clock_timestamp() + make_interval(secs => p_seconds))
+    on conflict (controller, worker) do update set expires_at = excluded.expires_at
+      where k.expires_at > clock_timestamp();
+  if not found then
+    perform from syncsets.workers k where k.controller = p_controller and k.worker = p_worker for update;
+    perform syncsets.release_worker(p_controller, p_worker, 'lease expired');
+    update syncsets.workers k set expires_at = clock_timestamp() + make_interval(secs => p_seconds)
+      where k.controller = p_controller and k.worker = p_worker;
+  end if;
+
+  return query
+  with picked as materialized (
+    select w.type, w.namespace, w.name from syncsets.work w
+    where w.controller = p_controller and w.state = 'queued' and p_keys is null
+    order by w.priority desc, w.rank limit p_max for update skip locked
+  ), asked as materialized (
+    select w.type, w.namespace, w.name from syncsets.work w
+    where p_keys is not null and w.state = 'queued' and (w.controller, w.type, w.namespace, w.name) in (
+      select p_controller, x.type, x.namespace, x.name
+      from jsonb_to_recordset(coalesce(p_keys, '[]')) as x(type text, namespace text, name text))
+    limit p_max for update skip locked
+  ), chosen as (
+    select * from picked union all select * from asked
+  ), claimed as (
+    update syncsets.work w set state = 'claimed', nonce = v_nonce, worker = p_worker, claimed_at = clock_timestamp(),
+      dirty = false, sent_at = null
+    from chosen p
+    where w.controller = p_controller and w.type = p.type and w.namespace = p.namespace and w.name = p.name
+    returning w.type, w.namespace, w.name, w.uid, w.attempts, w.reason, w.priority, w.rank,
+      extract(epoch from clock_timestamp() - w.queued_at)::double precision as age
+  )
+  select c.type, c.namespace, c.name, c.uid, c.attempts, c.reason, v_nonce, o.object::text, c.age
+  from claimed c left join syncsets.objects o on o.type = c.type and o.namespace = c.namespace and o.name = c.name
+  order by c.priority desc, c.rank;
+end
+$$;
+
+-- Takes results of claims: {i, type, namespace, name, nonce, result, requeueAfter (seconds), message}.
+-- Back-off after an error: 1 s * 2^n, at most 5 min, with jitter of up to a tenth; never given up.
+create function syncsets.done(p_controller text, p_results jsonb)
+returns table (i integer, state text, queued boolean)
+language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+begin
+  return query
+  with result as materialized (
+    select * from jsonb_to_recordset(p_results) as x(
+      i integer, type text, namespace text, name text, nonce uuid, result text, "requeueAfter" double precision, message text)
+  ), locked as materialized (
+    select w.type, w.namespace, w.name, w.nonce, w.worker, w.dirty, w.dirty_priority, w.priority, w.attempts, w.rank
+    from syncsets.work w
+    where (w.controller, w.type, w.namespace, w.name) in (select p_controller, r.type, r.namespace, r.name from result r)
+      and w.state = 'claimed'
+    order by w.type, w.namespace, w.name
+    for update
+  ), judged as materialized (
+    select r.i, r.result, r."requeueAfter", r.message, l.*,
+      l.nonce is not null and k.expires_at is not null as held,
+      l.dirty or r.result = 'released' as again
+    from result r
+    left join locked l on l.type = r.type and l.namespace = r.namespace and l.name = r.name and l.nonce = r.nonce
+    left join syncsets.workers k on k.controller = p_controller and k.worker = l.worker and k.expires_at > clock_timestamp()
+  ), finished as (
+    delete from syncsets.work w using judged j
+    where w.controller = p_controller and w.type = j.type and w.namespace = j.namespace and w.name = j.name
+      and j.held and not j.again and j.result = 'done' and j."requeueAfter" is null
+  ), kept as (
+    update syncsets.work w set
+      state = case when j.again then 'queued' else 'waiting' end,
+      reason = case when j.dirty then 'changed' when j.result = 'released' then 'released' when j.result = 'done' then 'requeueAfter' else j.result end,
+      priority = case when j.dirty then j.dirty_priority when j.result = 'done' then -10 else j.priority end,
+      attempts = case j.result when 'done' then 0 when 'released' then j.attempts else j.attempts + 1 end,
+      not_before = case
+        when j.again then null
+        when j.result = 'done' then clock_timestamp() + make_interval(secs => j."requeueAfter")
+        when j.result = 'terminal' then 'infinity'
+        else clock_timestamp() + make_interval(secs => least(300, power(2, least(j.attempts, 10))) * (1 - random() * 0.1))
+      end,
+      last_error = case when j.result in ('error', 'terminal') then j.message when j.result = 'done' then null else w.last_error end,
+      queued_at = clock_timestamp(),
+      rank = case when j.again then coalesce((select q.rank from syncsets.work q where q.controller = p_controller and q.state = 'queued'
+        and q.priority = case when j.dirty then j.dirty_priority else j.priority end
+        order by q.rank limit 1), 0) + 1 else j.rank end,
+      nonce = null, worker = null, claimed_at = null, sent_at = null, dirty = false
+    from judged j
+    where w.controller = p_controller and w.type = j.type and w.namespace = j.namespace and w.name = j.name
+      and j.held and (j.again or j.result <> 'done' or j."requeueAfter" is not null)
+  )
+  select j.i, case when j.held then 'ok' else 'fenced' end, j.held and j.again from judged j;
+end
+$$;
+
+-- Queues waiting keys that are due. A key that is due again after requeueAfter keeps the low priority of a resync.
+create function syncsets.promote(p_limit integer) returns text[]
+language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+declare
+  v_woken text[];
+begin
+  with due as materialized (
+    select w.controller, w.type, w.namespace, w.name from syncsets.work w
+    where w.state = 'waiting' and w.not_before <= clock_timestamp()
+    order by w.not_before limit p_limit for update skip locked
+  ), promoted as (
+    update syncsets.work w set state = 'queued', not_before = null, queued_at = clock_timestamp(), sent_at = null,
+      rank = coalesce((select q.rank from syncsets.work q where q.controller = w.controller and q.state = 'queued'
+        and q.priority = w.priority order by q.rank limit 1), 0) + 1
+    from due d
+    where w.controller = d.controller and w.type = d.type and w.namespace = d.namespace and w.name = d.name
+    returning w.controller
+  )
+  select coalesce(array_agg(distinct p.controller), '{}') into v_woken from promoted p;
+  return v_woken;
+end
+$$;
+
+-- Ends the leases that have run out and queues what their workers held.
+create function syncsets.expire_workers() returns text[]
+language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+declare
+  v_worker record;
+  v_woken text[] := '{}';
+begin
+  for v_worker in
+    select k.controller, k.worker from syncsets.workers k where k.expires_at <= clock_timestamp()
+    order by k.controller, k.worker for update skip locked
+  loop
+    if syncsets.release_worker(v_worker.controller, v_worker.worker, 'lease expired') > 0 then
+      v_woken := v_woken || v_worker.controller;
+    end if;
+    delete from syncsets.workers k where k.controller = v_worker.controller and k.worker = v_worker.worker;
+  end loop;
+  return v_woken;
+end
+$$;
+
+-- Down Migration
+
+drop function syncsets.expire_workers, syncsets.promote, syncsets.done, syncsets.claim, syncsets.release_worker;

@@ -1,0 +1,242 @@
+import { Batch } from './batch.js';
+import { sqlState, type Database } from './database.js';
+import { selectorSql, type Selector } from './selectors.js';
+
+/** Names one object of a type; `namespace` is empty for cluster-wide types. */
+export interface Key {
+  namespace: string;
+  name: string;
+}
+
+/** An object as stored. `object` is its JSON text, secrets masked; `sealed` the ciphertexts beside it. */
+export interface StoredObject extends Key {
+  uid: string;
+  version: number;
+  object: string;
+  sealed: Record<string, unknown> | null;
+}
+
+/** The claim that a write carries; it is refused unless a worker of the controller holds exactly this claim. */
+export interface ClaimReference extends Key {
+  controller: string;
+  type: string;
+  nonce: string;
+}
+
+/** What a change touched; controllers say which of these interest them. */
+export type ChangedPart = 'spec' | 'metadata' | 'status' | 'deletion';
+
+/** One write of an object. JSON travels as text: it is parsed once, by Postgres. */
+export interface WriteItem extends Key {
+  op: 'create' | 'update' | 'delete';
+  /** The new object's uid; for create only. */
+  uid?: string;
+  /** The version the write was computed from; for update and delete. */
+  expect?: number;
+  /** The object without resourceVersion and time stamps, which are set here; not for delete. */
+  object?: string;
+  labels?: Record<string, string>;
+  sealed?: Record<string, unknown> | null;
+  /** Leave the sealed fields as they are stored. */
+  keepSealed?: boolean;
+  /** Sets deletedAt. */
+  deleting?: boolean;
+  /** The changed top-level fields with their old values, as JSON text. */
+  before?: string;
+  changed: ChangedPart[];
+  actor: string;
+  own: boolean;
+  claim?: ClaimReference;
+  traceparent?: string;
+}
+
+export type WriteResult =
+  | { outcome: 'ok'; version: number; stamp: string }
+  | { outcome: 'exists' | 'missing' | 'conflict' | 'fenced' }
+  | { outcome: 'refused'; message: string };
+
+/** One page of a list, all of it the state at `version`. */
+export interface Page {
+  version: number;
+  objects: { namespace: string; name: string; object: string }[];
+  /** Whether more objects follow. */
+  more: boolean;
+}
+
+export interface ListRequest {
+  namespace?: string;
+  selector: Selector;
+  limit: number;
+  /** Continue after this key, in the state of this version. */
+  after?: Key;
+  at?: number;
+}
+
+/** The version asked for is older than the event log reaches back. */
+export class VersionGone extends Error {
+  constructor(readonly version: number) {
+    super(`version ${version} is no longer in the event log`);
+  }
+}
+
+/** Reads and writes of objects of all types: batched per type, so that waiting requests share a statement. */
+export class ObjectStore {
+  readonly #database: Database;
+  readonly #writers = new Map<string, Batch<WriteItem, WriteResult>>();
+  readonly #readers = new Map<string, Batch<Key, { found: StoredObject | undefined }>>();
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  /** Stores one write together with what else waits for its type. Throws the driver's error when the database is away. */
+  write(type: string, item: WriteItem): Promise<WriteResult> {
+    let writer = this.#writers.get(type);
+    if (!writer) {
+      writer = new Batch({
+        run: items => this.#write(type, items),
+        key: one => `${one.namespace}/${one.name}`,
+        size: one => (one.object?.length ?? 0) + (one.before?.length ?? 0) + 512,
+        maxItems: 500,
+        maxBytes: 8_000_000,
+        // The second statement parses its items while the first one holds the counter row until its commit.
+        parallel: 2,
+      });
+      this.#writers.set(type, writer);
+    }
+    return writer.add(item);
+  }
+
+  /** How long, in ms, the oldest waiting write of a type has waited. */
+  writeQueueAge(type: string): number {
+    return this.#writers.get(type)?.age ?? 0;
+  }
+
+  async read(type: string, key: Key): Promise<StoredObject | undefined> {
+    let reader = this.#readers.get(type);
+    if (!reader) {
+      reader = new Batch({ run: keys => this.#read(type, keys), maxItems: 200, parallel: 2 });
+      this.#readers.set(type, reader);
+    }
+    return (await reader.add(key)).found;
+  }
+
+  /** The newest version of a type; undefined for a type that the database does not know. */
+  async version(type: string): Promise<number | undefined> {
+    const rows = await this.#database.query<{ version: number }>({
+      name: 'type-version',
+      text: 'select version from syncsets.types where type = $1',
+      values: [type],
+    });
+    return rows[0]?.version;
+  }
+
+  /**
+   * One page of objects in the order (namespace, name). Without `at` it shows the newest state; with `at` the state at that
+   * version: rows not changed since, and for changed keys what they were before their first later event.
+   * Throws VersionGone when the log does not reach back to `at`.
+   */
+  async list(type: string, request: ListRequest): Promise<Page> {
+    const values: unknown[] = [type];
+    const bind = (value: unknown) => `$${values.push(value)}`;
+    const conditions = selectorSql(request.selector, 'o', values);
+    if (request.namespace !== undefined) conditions.push(`o.namespace = ${bind(request.namespace)}`);
+    if (request.after)
+      conditions.push(`(o.namespace, o.name) > (${bind(request.after.namespace)}, ${bind(request.after.name)})`);
+    const where = conditions.map(condition => `and ${condition}`).join(' ');
+    const limit = bind(request.limit + 1);
+    const current = `select o.namespace, o.name, o.object::text as object from syncsets.objects o
+      where o.type = $1 ${request.at === undefined ? '' : `and o.version <= ${bind(request.at)}`} ${where}
+      order by o.namespace, o.name limit ${limit}`;
+    const page =
+      request.at === undefined
+        ? current
+        : `with former as (
+            select distinct on (e.namespace, e.name) e.namespace, e.name, e.op, e.uid, e.object, e.before
+            from syncsets.events e where e.type = $1 and e.version > ${bind(request.at)}
+            order by e.namespace, e.name, e.version
+          ), restored as (
+            select f.namespace, f.name, f.uid,
+              (f.object || f.before) - array(select b.key from jsonb_each(f.before) b where b.value = 'null'::jsonb) as object
+            from former f where f.op <> 'ADDED'
+          )
+          (${current}) union all (
+            select o.namespace, o.name, o.object::text
+            from (select r.*, coalesce(r.object->'labels', '{}') as labels from restored r) o
+            where true ${where} order by o.namespace, o.name limit ${limit})
+          order by namespace, name limit ${limit}`;
+    const rows = await this.#database.query<{
+      head: number;
+      log_start: number;
+      namespace: string | null;
+      name: string | null;
+      object: string | null;
+    }>({
+      text: `select t.version as head, t.log_start, p.namespace, p.name, p.object
+        from syncsets.types t left join lateral (${page}) p on true where t.type = $1 order by p.namespace, p.name`,
+      values,
+    });
+    const first = rows[0];
+    if (!first) throw new Error(`type ${type} has no counter row`);
+    if (request.at !== undefined && request.at < first.log_start) throw new VersionGone(request.at);
+    const objects = rows.flatMap(({ namespace, name, object }) =>
+      namespace === null || name === null || object === null ? [] : [{ namespace, name, object }],
+    );
+    return {
+      version: request.at ?? first.head,
+      objects: objects.slice(0, request.limit),
+      more: objects.length > request.limit,
+    };
+  }
+
+  async #read(type: string, keys: Key[]): Promise<{ found: StoredObject | undefined }[]> {
+    const rows = await this.#database.query<StoredObject>({
+      name: 'read-objects',
+      text: `select o.namespace, o.name, o.uid, o.version, o.object::text as object, o.sealed from syncsets.objects o
+        where o.type = $1 and (o.namespace, o.name) in (select * from unnest($2::text[], $3::text[]))`,
+      values: [type, keys.map(key => key.namespace), keys.map(key => key.name)],
+    });
+    const found = new Map(rows.map(row => [`${row.namespace}/${row.name}`, row]));
+    return keys.map(key => ({ found: found.get(`${key.namespace}/${key.name}`) }));
+  }
+
+  async #write(type: string, items: WriteItem[]): Promise<WriteResult[]> {
+    let rows: {
+      i: number;
+      outcome: 'ok' | 'exists' | 'missing' | 'conflict' | 'fenced';
+      version: number | null;
+      stamp: string;
+    }[];
+    try {
+      rows = await this.#database.query({
+        name: 'write',
+        text: 'select i, outcome, version, stamp from syncsets.write($1, $2)',
+        values: [type, `[${items.map(itemJson).join(',')}]`],
+      });
+    } catch (error) {
+      // Class 22: a value that jsonb cannot hold. Only the item that has it may fail.
+      if (!sqlState(error)?.startsWith('22')) throw error;
+      if (items.length === 1)
+        return [{ outcome: 'refused', message: error instanceof Error ? error.message : String(error) }];
+      const results: WriteResult[] = [];
+      for (const item of items) results.push(...(await this.#write(type, [item])));
+      return results;
+    }
+    const results: WriteResult[] = [];
+    for (const { i, outcome, version, stamp } of rows) {
+      results[i] =
+        outcome === 'ok' && version !== null
+          ? { outcome: 'ok', version, stamp }
+          : { outcome: outcome === 'ok' ? 'conflict' : outcome };
+    }
+    return results;
+  }
+}
+
+function itemJson(item: WriteItem, i: number): string {
+  const { object, before, ...rest } = item;
+  let json = JSON.stringify({ i, ...rest }).slice(0, -1);
+  if (object !== undefined) json += `,"object":${object}`;
+  if (before !== undefined) json += `,"before":${before}`;
+  return `${json}}`;
+}

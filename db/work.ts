@@ -1,0 +1,268 @@
+import type { Database, Queries } from './database.js';
+import type { Key } from './objects.js';
+import { selectorSql, type Selector } from './selectors.js';
+import type { ClaimReference } from './objects.js';
+
+/** A claimed key with the object as it is now; `object` is JSON text, null when the object is gone. */
+export interface ClaimedKey extends Key {
+  type: string;
+  uid: string | null;
+  attempts: number;
+  reason: string;
+  nonce: string;
+  object: string | null;
+  /** Seconds between enqueueing and this claim. */
+  age: number;
+}
+
+/** A claimed stretch of another type's events, to be mapped to keys. `before` and `object` are whole states as JSON text. */
+export interface ClaimedMap {
+  type: string;
+  nonce: string;
+  events: { op: 'ADDED' | 'MODIFIED' | 'DELETED'; before: string | null; object: string | null }[];
+}
+
+/** A worker's report on a claimed key. */
+export interface KeyResult extends Key {
+  type: string;
+  nonce: string;
+  result: 'done' | 'error' | 'terminal' | 'released';
+  /** Seconds. */
+  requeueAfter?: number;
+  message?: string;
+}
+
+/** Keys to enqueue: named ones, or all of a type that a selector matches. */
+export type EnqueueTarget = ({ type: string } & Key) | { type: string; namespace?: string; selector: Selector };
+
+/** A key in the work table, for people. */
+export interface WorkRow extends Key {
+  type: string;
+  state: 'queued' | 'claimed' | 'waiting';
+  reason: string;
+  priority: number;
+  attempts: number;
+  worker: string | null;
+  lastError: string | null;
+  queuedAt: string;
+  notBefore: string | null;
+  parked: boolean;
+}
+
+/** Claims up to `max` keys, or of `keys` those that are queued. Extends the worker's lease by `seconds`. */
+export async function claimKeys(
+  database: Database,
+  claim: { controller: string; worker: string; max: number; seconds: number; keys?: ({ type: string } & Key)[] },
+): Promise<ClaimedKey[]> {
+  return database.query<ClaimedKey>({
+    name: 'claim',
+    text: 'select type, namespace, name, uid, attempts, reason, nonce, object, age from syncsets.claim($1, $2, $3, $4, $5)',
+    values: [claim.controller, claim.worker, claim.max, claim.seconds, claim.keys ? JSON.stringify(claim.keys) : null],
+  });
+}
+
+/** Takes the results of a controller's claims; `held` false: the claim was lost before. */
+export async function finishKeys(
+  database: Database,
+  controller: string,
+  results: KeyResult[],
+): Promise<{ held: boolean; queued: boolean }[]> {
+  const rows = await database.query<{ i: number; state: string; queued: boolean }>({
+    name: 'done',
+    text: 'select i, state, queued from syncsets.done($1, $2)',
+    values: [controller, JSON.stringify(results.map((result, i) => ({ i, ...result })))],
+  });
+  const answers: { held: boolean; queued: boolean }[] = [];
+  for (const row of rows) answers[row.i] = { held: row.state === 'ok', queued: row.queued };
+  return answers;
+}
+
+/**
+ * Enqueues keys for a controller at a priority, after some seconds if given. Returns how many keys that are, and whether
+ * workers should be woken.
+ */
+export async function enqueueKeys(
+  queries: Queries,
+  controller: string,
+  targets: EnqueueTarget[],
+  options: { priority: number; afterSeconds?: number; reason: string },
+): Promise<{ count: number; woken: boolean }> {
+  let count = 0;
+  let woken = false;
+  const named = targets.flatMap(target => ('name' in target ? [target] : []));
+  const delay = options.afterSeconds ?? null;
+  const enqueued = (rows: { count: number; woken: string[] }[]) => {
+    count += rows[0]?.count ?? 0;
+    woken ||= (rows[0]?.woken.length ?? 0) > 0;
+  };
+  if (named.length > 0) {
+    enqueued(
+      await queries.query<{ count: number; woken: string[] }>({
+        name: 'enqueue-named',
+        text: `select count(*), syncsets.enqueue(coalesce(array_agg(
+              row($1, k.type, k.namespace, k.name, null, null, $5::integer, $6)::syncsets.key), '{}'),
+            clock_timestamp() + make_interval(secs => $7)) as woken
+          from unnest($2::text[], $3::text[], $4::text[]) as k(type, namespace, name)`,
+        values: [
+          controller,
+          named.map(key => key.type),
+          named.map(key => key.namespace),
+          named.map(key => key.name),
+          options.priority,
+          options.reason,
+          delay,
+        ],
+      }),
+    );
+  }
+  for (const target of targets) {
+    if ('name' in target) continue;
+    const values: unknown[] = [controller, target.type, options.priority, options.reason, delay];
+    const conditions = selectorSql(target.selector, 'o', values);
+    if (target.namespace !== undefined) conditions.push(`o.namespace = $${values.push(target.namespace)}`);
+    enqueued(
+      await queries.query<{ count: number; woken: string[] }>({
+        text: `select count(*), syncsets.enqueue(coalesce(array_agg(
+              row($1, o.type, o.namespace, o.name, o.uid, o.version, $3::integer, $4)::syncsets.key), '{}'),
+            clock_timestamp() + make_interval(secs => $5)) as woken
+          from syncsets.objects o where o.type = $2 ${conditions.map(condition => `and ${condition}`).join(' ')}`,
+        values,
+      }),
+    );
+  }
+  return { count, woken };
+}
+
+/**
+ * Extends a worker's lease. Returns the tokens' keys that changed while it holds them, and all keys that it still holds;
+ * `held` undefined: the lease had run out and everything is lost.
+ */
+export async function renewWorker(
+  database: Database,
+  controller: string,
+  worker: string,
+  seconds: number,
+): Promise<{ held: (ClaimReference & { dirty: boolean })[] } | undefined> {
+  const renewed = await database.query({
+    name: 'renew',
+    text: `update syncsets.workers set expires_at = clock_timestamp() + make_interval(secs => $3)
+      where controller = $1 and worker = $2 and expires_at > clock_timestamp() returning 1`,
+    values: [controller, worker, seconds],
+  });
+  if (renewed.length === 0) return undefined;
+  const held = await database.query<ClaimReference & { dirty: boolean }>({
+    name: 'held',
+    text: `select controller, type, namespace, name, nonce, dirty from syncsets.work
+      where controller = $1 and worker = $2 and state = 'claimed'`,
+    values: [controller, worker],
+  });
+  return { held };
+}
+
+/** Shortens the lease of a worker whose connection broke; it lives on if the worker returns in time. */
+export async function shrinkLease(
+  database: Database,
+  controller: string,
+  worker: string,
+  seconds: number,
+): Promise<void> {
+  await database.query({
+    text: `update syncsets.workers set expires_at = least(expires_at, clock_timestamp() + make_interval(secs => $3))
+      where controller = $1 and worker = $2`,
+    values: [controller, worker, seconds],
+  });
+}
+
+/** Whether a worker of the controller holds this claim now. */
+export async function isHeld(database: Database, claim: ClaimReference): Promise<boolean> {
+  const rows = await database.query({
+    name: 'is-held',
+    text: `select from syncsets.work w join syncsets.workers k on k.controller = w.controller and k.worker = w.worker
+      where w.controller = $1 and w.type = $2 and w.namespace = $3 and w.name = $4 and w.nonce = $5
+        and w.state = 'claimed' and k.expires_at > clock_timestamp()`,
+    values: [claim.controller, claim.type, claim.namespace, claim.name, claim.nonce],
+  });
+  return rows.length > 0;
+}
+
+/** Queues keys that are due, and what workers whose lease ran out held; returns the controllers with new keys. */
+export async function wakeDueWork(database: Database): Promise<string[]> {
+  const [row] = await database.query<{ woken: string[] }>({
+    name: 'wake-due',
+    text: 'select syncsets.promote(5000) || syncsets.expire_workers() as woken',
+  });
+  return [...new Set(row?.woken)];
+}
+
+/** One page of a controller's keys in the order (type, namespace, name). */
+export async function listWork(
+  database: Database,
+  controller: string,
+  request: { state?: string; limit: number; after?: { type: string } & Key },
+): Promise<WorkRow[]> {
+  return database.query<WorkRow>({
+    text: `select type, namespace, name, state, reason, priority, attempts, worker, last_error as "lastError",
+        syncsets.rfc3339(queued_at) as "queuedAt", not_before = 'infinity' is true as parked,
+        case when not_before < 'infinity' then syncsets.rfc3339(not_before) end as "notBefore"
+      from syncsets.work where controller = $1
+        and ($2::text is null or state = $2 or ($2 = 'failing' and state = 'waiting' and last_error is not null))
+        and (type, namespace, name) > ($3, $4, $5)
+      order by type, namespace, name limit $6`,
+    values: [
+      controller,
+      request.state ?? null,
+      request.after?.type ?? '',
+      request.after?.namespace ?? '',
+      request.after?.name ?? '',
+      request.limit,
+    ],
+  });
+}
+
+/** Marks up to `limit` queued keys as sent to the controller's queue and returns them, the most urgent first. */
+export async function takeUnsent(
+  database: Database,
+  controller: string,
+  limit: number,
+): Promise<({ type: string; uid: string | null; version: number | null } & Key)[]> {
+  return database.query({
+    name: 'take-unsent',
+    text: `with unsent as materialized (
+        select w.type, w.namespace, w.name from syncsets.work w
+        where w.controller = $1 and w.state = 'queued' and w.sent_at is null
+        order by w.priority desc, w.rank limit $2 for update skip locked
+      )
+      update syncsets.work w set sent_at = clock_timestamp() from unsent u
+      where w.controller = $1 and w.type = u.type and w.namespace = u.namespace and w.name = u.name
+      returning w.type, w.namespace, w.name, w.uid, w.version`,
+    values: [controller, limit],
+  });
+}
+
+/** How many queued keys of each controller are out on its queue, whether others wait to be sent, and the highest priority among those. */
+export async function sentKeys(
+  database: Database,
+): Promise<{ controller: string; out: number; unsent: boolean; urgent: boolean; maps: string[] }[]> {
+  return database.query({
+    name: 'sent-keys',
+    text: `select c.name as controller,
+        (select count(*) from (select from syncsets.work w where w.controller = c.name and w.state = 'queued'
+          and w.sent_at is not null limit 20000) o)::integer as out,
+        exists (select from syncsets.work w where w.controller = c.name and w.state = 'queued' and w.sent_at is null) as unsent,
+        exists (select from syncsets.work w where w.controller = c.name and w.state = 'queued' and w.sent_at is null
+          and w.priority > 0) as urgent,
+        array(select m.type from syncsets.maps m join syncsets.types t on t.type = m.type
+          where m.controller = c.name and m.version < t.version and m.nonce is null and m.not_before <= clock_timestamp()) as maps
+      from syncsets.controllers c`,
+  });
+}
+
+/** Forgets that keys were sent more than `seconds` ago: their messages are lost and will be sent again. */
+export async function unsend(database: Database, controller: string, seconds: number): Promise<number> {
+  const rows = await database.query({
+    text: `update syncsets.work set sent_at = null where controller = $1 and state = 'queued'
+      and sent_at < clock_timestamp() - make_interval(secs => $2) returning 1`,
+    values: [controller, seconds],
+  });
+  return rows.length;
+}
