@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import { TLSSocket } from 'node:tls';
 import { connectionFailure, TargetFailure } from './failure.js';
@@ -29,6 +30,7 @@ export class Exchange {
     this.#timer = setTimeout(() => {
       this.stop(new TargetFailure('Timeout', `${address} ${this.#missing} within ${timeoutMs} ms`));
     }, timeoutMs);
+    if (signal) setMaxListeners(0, signal); // one signal for many requests is usual, and all listeners leave again
     const onAbort = (): void => this.stop(asError(signal?.reason));
     signal?.addEventListener('abort', onAbort, { once: true });
 
@@ -44,7 +46,7 @@ export class Exchange {
       outgoing.once('close', () => {
         this.relax();
         signal?.removeEventListener('abort', onAbort);
-        fail(Object.assign(new Error('closed without an answer'), { code: 'ECONNRESET' })); // a 101, for one
+        fail(connectionReset()); // without an answer and without an error: a 101, for one
       });
     });
     outgoing.once('socket', socket => {
@@ -94,6 +96,8 @@ export class Exchange {
         if (left < 0) throw this.#tooLarge(maxBytes);
         yield chunk;
       }
+      // A response destroyed before anyone read it ends like a whole one.
+      if (!response.complete) throw connectionReset();
     } catch (error) {
       throw this.#failure(error);
     } finally {
@@ -108,6 +112,10 @@ export class Exchange {
   #failure(error: unknown): Error {
     return this.#stopped ?? connectionFailure(asError(error), this.#address);
   }
+}
+
+function connectionReset(): Error {
+  return Object.assign(new Error('closed'), { code: 'ECONNRESET' });
 }
 
 function asError(reason: unknown): Error {

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { isMapping } from './document.js';
 import { TargetFailure } from './failure.js';
 import type { Target, TargetAnswer, TargetRequest } from './target.js';
@@ -33,6 +34,7 @@ export async function probeHealth(
   const { timeoutMs, signal } = options;
   signal?.throwIfAborted();
   const enough = new AbortController();
+  if (signal) setMaxListeners(0, signal); // one signal for many probes is usual
   const onAbort = (): void => enough.abort(signal?.reason);
   signal?.addEventListener('abort', onAbort, { once: true });
   const ask: Ask = async (path, more) => {
