@@ -41,23 +41,21 @@ export async function listControllers(database: Database): Promise<Registration[
 }
 
 /**
- * Stores a registration. Of two that differ the higher revision wins: with a lower or an equal one the stored registration
- * is returned and nothing changes. At the first registration, and when a watch is added, all existing objects are enqueued.
+ * Stores a registration. Of two that differ the higher revision wins: with a lower or an equal one nothing changes, the stored
+ * registration is returned and `refused` says so. At the first registration, and when a watch is added, all existing objects are enqueued.
  */
 export async function registerController(
   database: Database,
   wanted: Registration,
-): Promise<{ stored: Registration; woken: string[] }> {
+): Promise<{ stored: Registration; woken: string[]; refused: boolean }> {
   return database.transaction(async queries => {
     await queries.query({
       text: `select pg_advisory_xact_lock(hashtext('syncsets controller ' || $1))`,
       values: [wanted.name],
     });
     const present = await findController(queries, wanted.name);
-    if (present && (wanted.revision <= present.revision || same(present, wanted))) {
-      const differs = !same(present, wanted);
-      if (differs || wanted.revision === present.revision) return { stored: present, woken: [] };
-    }
+    if (present && !same(present, wanted) && wanted.revision <= present.revision) return { stored: present, woken: [], refused: true };
+    if (present && same(present, wanted) && wanted.revision <= present.revision) return { stored: present, woken: [], refused: false };
     // The cursors are locked until commit: an event that the relay passes before it can see this registration is one
     // that the statement below sees as an object.
     await queries.query({
@@ -99,8 +97,8 @@ export async function registerController(
       });
     }
     if (present && !retyped && wanted.watches.every(type => present.watches.includes(type)))
-      return { stored: wanted, woken: [] };
-    return { stored: wanted, woken: await enqueueAll(queries, wanted.name, wanted.type, 'registered') };
+      return { stored: wanted, woken: [], refused: false };
+    return { stored: wanted, woken: await enqueueAll(queries, wanted.name, wanted.type, 'registered'), refused: false };
   });
 }
 

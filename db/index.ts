@@ -31,6 +31,7 @@ export {
   finishKeys,
   isHeld,
   listWork,
+  releaseWorker,
   renewWorker,
   sentKeys,
   shrinkLease,

@@ -58,7 +58,7 @@ export type WriteResult =
 /** One page of a list, all of it the state at `version`. */
 export interface Page {
   version: number;
-  objects: { namespace: string; name: string; object: string }[];
+  objects: { namespace: string; name: string; version: number; object: string }[];
   /** Whether more objects follow. */
   more: boolean;
 }
@@ -145,7 +145,7 @@ export class ObjectStore {
       conditions.push(`(o.namespace, o.name) > (${bind(request.after.namespace)}, ${bind(request.after.name)})`);
     const where = conditions.map(condition => `and ${condition}`).join(' ');
     const limit = bind(request.limit + 1);
-    const current = `select o.namespace, o.name, o.object::text as object from syncsets.objects o
+    const current = `select o.namespace, o.name, o.version, o.object::text as object from syncsets.objects o
       where o.type = $1 ${request.at === undefined ? '' : `and o.version <= ${bind(request.at)}`} ${where}
       order by o.namespace, o.name limit ${limit}`;
     const page =
@@ -161,7 +161,7 @@ export class ObjectStore {
             from former f where f.op <> 'ADDED'
           )
           (${current}) union all (
-            select o.namespace, o.name, o.object::text
+            select o.namespace, o.name, (o.object->>'resourceVersion')::bigint, o.object::text
             from (select r.*, coalesce(r.object->'labels', '{}') as labels from restored r) o
             where true ${where} order by o.namespace, o.name limit ${limit})
           order by namespace, name limit ${limit}`;
@@ -170,17 +170,20 @@ export class ObjectStore {
       log_start: number;
       namespace: string | null;
       name: string | null;
+      version: number | null;
       object: string | null;
     }>({
-      text: `select t.version as head, t.log_start, p.namespace, p.name, p.object
+      text: `select t.version as head, t.log_start, p.namespace, p.name, p.version, p.object
         from syncsets.types t left join lateral (${page}) p on true where t.type = $1 order by p.namespace, p.name`,
       values,
     });
     const first = rows[0];
     if (!first) throw new Error(`type ${type} has no counter row`);
     if (request.at !== undefined && request.at < first.log_start) throw new VersionGone(request.at);
-    const objects = rows.flatMap(({ namespace, name, object }) =>
-      namespace === null || name === null || object === null ? [] : [{ namespace, name, object }],
+    const objects = rows.flatMap(({ namespace, name, version, object }) =>
+      namespace === null || name === null || version === null || object === null
+        ? []
+        : [{ namespace, name, version, object }],
     );
     return {
       version: request.at ?? first.head,

@@ -134,8 +134,8 @@ export async function enqueueKeys(
 }
 
 /**
- * Extends a worker's lease. Returns the tokens' keys that changed while it holds them, and all keys that it still holds;
- * `held` undefined: the lease had run out and everything is lost.
+ * Extends a worker's lease, or begins it. Returns the keys that it holds and whether each has changed meanwhile; undefined:
+ * the lease had run out and everything is lost.
  */
 export async function renewWorker(
   database: Database,
@@ -145,8 +145,10 @@ export async function renewWorker(
 ): Promise<{ held: (ClaimReference & { dirty: boolean })[] } | undefined> {
   const renewed = await database.query({
     name: 'renew',
-    text: `update syncsets.workers set expires_at = clock_timestamp() + make_interval(secs => $3)
-      where controller = $1 and worker = $2 and expires_at > clock_timestamp() returning 1`,
+    text: `insert into syncsets.workers as k (controller, worker, expires_at)
+      values ($1, $2, clock_timestamp() + make_interval(secs => $3))
+      on conflict (controller, worker) do update set expires_at = excluded.expires_at
+        where k.expires_at > clock_timestamp() returning 1`,
     values: [controller, worker, seconds],
   });
   if (renewed.length === 0) return undefined;
@@ -170,6 +172,25 @@ export async function shrinkLease(
     text: `update syncsets.workers set expires_at = least(expires_at, clock_timestamp() + make_interval(secs => $3))
       where controller = $1 and worker = $2`,
     values: [controller, worker, seconds],
+  });
+}
+
+/** Ends a worker's lease; true when keys that it held are queued again. */
+export async function releaseWorker(database: Database, controller: string, worker: string): Promise<boolean> {
+  return database.transaction(async queries => {
+    await queries.query({
+      text: 'select from syncsets.workers where controller = $1 and worker = $2 for update',
+      values: [controller, worker],
+    });
+    const [row] = await queries.query<{ released: number }>({
+      text: `select syncsets.release_worker($1, $2, 'released') as released`,
+      values: [controller, worker],
+    });
+    await queries.query({
+      text: 'delete from syncsets.workers where controller = $1 and worker = $2',
+      values: [controller, worker],
+    });
+    return (row?.released ?? 0) > 0;
   });
 }
 

@@ -1,0 +1,76 @@
+# The table of contents: `make help`.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+NPM := npm --no-update-notifier --no-fund --no-audit
+
+types := $(wildcard api/types/*.ts)
+sources := $(shell find api bus client controllers db kubernetes -name '*.ts' -not -path 'client/generated/*' 2>/dev/null) $(wildcard *.ts)
+
+.PHONY: help
+help: ## Show what there is
+	@awk -F ':.*## ' '/^[a-z\/-]+:.*## / { printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: dist/.built ## Install, build and start everything until Ctrl-C: API, controllers, embedded Postgres
+	@exec node --enable-source-maps dist/main.js run
+
+.PHONY: api
+api: dist/.built ## Start one API process, as often as wanted (PORT=…)
+	@exec node --enable-source-maps dist/main.js api
+
+.PHONY: controllers
+controllers: dist/.built ## Start one controllers process, as often as wanted (API_URL=…)
+	@exec node --enable-source-maps dist/main.js controllers
+
+.PHONY: migrate
+migrate: dist/.built ## Bring the database to this release
+	@exec node --enable-source-maps dist/main.js migrate
+
+.PHONY: test
+test: build/.generated rabbitmq ## Run all tests on real Postgres and RabbitMQ (TESTS=… for some files)
+	@bash test/run $(TESTS)
+
+.PHONY: verify
+verify: node_modules/.installed ## Check generated files, formatting, types, lint and import rules
+	@bash test/verify
+
+.PHONY: bench
+bench: dist/.built ## Measure against references in the same run (BENCH=… for one program)
+	@node --import tsx bench/main.ts $(BENCH)
+
+.PHONY: generate
+generate: node_modules/.installed ## Write controllers, routes, OpenAPI document and client from the type files
+	@node --import tsx api/generate.ts
+	@touch build/.generated
+
+.PHONY: build
+build: dist/.built ## Compile to dist/
+
+.PHONY: format
+format: node_modules/.installed ## Format the sources
+	@npx prettier --log-level warn --write .
+
+.PHONY: rabbitmq
+rabbitmq: ## Install RabbitMQ for the tests when none is there (as root; else say how)
+	@bash test/rabbitmq-install
+
+.PHONY: deploy
+deploy: ## Deploy to the current Kubernetes cluster: make deploy IMG=registry/syncsets:tag
+	@bash manifests/deploy.sh "$(IMG)"
+
+.PHONY: clean
+clean: ## Remove what was generated and built; data stay
+	@rm -rf build dist client/generated
+
+node_modules/.installed: package.json package-lock.json
+	@$(NPM) ci --ignore-scripts --loglevel=error
+	@touch $@
+
+build/.generated: node_modules/.installed $(types) $(wildcard api/generate.ts api/generate/*.ts api/*-controller.ts api/work.ts api/resource.ts api/queries.ts tsoa.json)
+	@node --import tsx api/generate.ts
+	@touch $@
+
+dist/.built: build/.generated $(sources) $(wildcard db/migrations/*.sql) tsconfig.json tsconfig.build.json
+	@npx tsc -p tsconfig.build.json
+	@mkdir -p dist/db/migrations && cp db/migrations/*.sql dist/db/migrations/
+	@touch $@

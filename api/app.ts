@@ -1,0 +1,75 @@
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import express, { type Express } from 'express';
+import { isDatabaseAway, type Log } from '../db/index.js';
+import { RegisterRoutes } from '../build/routes.js';
+import { refuseWebPages, requireToken } from './access.js';
+import { answerErrors, noRoute } from './error-handler.js';
+import { ApiError } from './errors.js';
+import type { Metrics } from './metrics.js';
+import type { Platform } from './platform.js';
+import { observe, readBody } from './requests.js';
+
+export interface AppOptions {
+  platform: Platform;
+  metrics: Metrics;
+  /** undefined: open to local programs. */
+  token: string | undefined;
+  isLocalHost: (host: string) => boolean;
+  /** False while the process stops: load balancers take it out. */
+  accepting: () => boolean;
+  log: Log;
+}
+
+/** The express app with everything that is answered. */
+export function createApp({ platform, metrics, token, isLocalHost, accepting, log }: AppOptions): Express {
+  const app = express();
+  app.disable('x-powered-by').disable('etag').set('query parser', 'simple');
+  app.locals['platform'] = platform;
+  app.use(observe(log, metrics));
+
+  app.get('/healthz', (_request, response) => void response.json({ status: 'ok' }));
+  app.get('/readyz', async (_request, response) => {
+    if (!accepting()) throw new ApiError('Unavailable', 'This process is stopping.');
+    await platform.database.query({ name: 'ready', text: 'select 1' }).catch((error: unknown) => {
+      throw isDatabaseAway(error) ? new ApiError('Unavailable', 'The database does not answer.') : error;
+    });
+    const broker = platform.bus.brokerConnected;
+    response.json({ status: 'ok', database: 'ok', ...(broker === undefined ? {} : { broker: broker ? 'ok' : 'away' }) });
+  });
+
+  app.use(token === undefined ? refuseWebPages(isLocalHost) : requireToken(token));
+  app.get('/metrics', async (_request, response) => void response.type(metrics.contentType).send(await metrics.text()));
+  documentation(app);
+  app.use(readBody());
+  RegisterRoutes(app);
+  app.use(noRoute);
+  app.use(answerErrors(log));
+  return app;
+}
+
+/** `/openapi.json`, and `/docs` that renders it from files of the package: no outside host is asked. */
+function documentation(app: Express): void {
+  const document = readFileSync(fromRoot('build/openapi.json'));
+  app.get('/openapi.json', (_request, response) => void response.type('application/json').send(document));
+  const assets = dirname(createRequire(import.meta.url).resolve('swagger-ui-dist/package.json'));
+  app.get('/docs', (request, response) => {
+    // The page loads its files relative to /docs/.
+    if (!request.path.endsWith('/')) response.redirect(301, '/docs/');
+    else response.type('html').send(readFileSync(join(assets, 'index.html')));
+  });
+  app.get('/docs/swagger-initializer.js', (_request, response) => {
+    response.type('js').send(
+      'window.ui = SwaggerUIBundle({ url: "/openapi.json", dom_id: "#swagger-ui", presets: [SwaggerUIBundle.presets.apis], validatorUrl: null });',
+    );
+  });
+  app.use('/docs', express.static(assets, { index: false }));
+}
+
+/** A file of the package: beside the sources, or above `dist` when compiled. */
+function fromRoot(path: string): string {
+  const here = fileURLToPath(new URL('..', import.meta.url));
+  return join(/[/\\]dist[/\\]$/.test(here) ? join(here, '..') : here, path);
+}

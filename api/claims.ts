@@ -1,0 +1,305 @@
+import type { Bus } from '../bus/index.js';
+import {
+  claimKeys,
+  claimMap,
+  findController,
+  finishKeys,
+  finishMap,
+  releaseWorker,
+  renewWorker,
+  shrinkLease,
+  type ClaimReference,
+  type Database,
+  type EnqueueTarget,
+  type Key,
+  type KeyResult,
+  type Registration,
+} from '../db/index.js';
+import { notFound } from './errors.js';
+import { claimToken, type MapReference } from './tokens.js';
+
+/** How long, in seconds, a worker whose renew stream broke keeps its claims unless it returns. */
+const brokenLease = 1.5;
+/** Events of a watched type that one map claim hands out. */
+const mapBatch = 200;
+
+/** What a worker asks for. */
+export interface ClaimRequest {
+  worker: string;
+  max: number;
+  waitSeconds: number;
+  keys?: ({ type: string } & Key)[];
+}
+
+/** A result as reported, with its token read. */
+export interface Report {
+  claim: ClaimReference | MapReference;
+  result: KeyResult['result'];
+  requeueAfter?: number;
+  message?: string;
+  targets: EnqueueTarget[];
+}
+
+interface Waiter {
+  request: ClaimRequest;
+  done: boolean;
+  /** False when the waiter has left meanwhile. */
+  settle: (claims: string[]) => boolean;
+  fail: (error: unknown) => void;
+}
+
+/**
+ * The claims of this process's workers. Waiting workers of a controller stand in a line: a wake-up makes one query for the
+ * first of them, not one for each.
+ */
+export class Claims {
+  readonly #database: Database;
+  readonly #bus: Bus;
+  readonly #lines = new Map<string, Line>();
+  readonly #registrations = new Map<string, { at: number; registration: Registration | undefined }>();
+
+  constructor(options: { database: Database; bus: Bus }) {
+    this.#database = options.database;
+    this.#bus = options.bus;
+  }
+
+  /** A controller's registration, at most a second old. */
+  async find(controller: string): Promise<Registration | undefined> {
+    const known = this.#registrations.get(controller);
+    if (known && performance.now() - known.at < 1_000) return known.registration;
+    const registration = await findController(this.#database, controller);
+    this.#registrations.set(controller, { at: performance.now(), registration });
+    return registration;
+  }
+
+  /** Drops what is remembered of a registration that was changed. */
+  forget(controller: string): void {
+    this.#registrations.delete(controller);
+  }
+
+  /**
+   * Claims keys for a worker as JSON texts, one per claim; waits up to `waitSeconds` for the first one. When the client has
+   * gone meanwhile, what it got is given back at once. Throws NotFound for an unknown controller.
+   */
+  async claim(controller: string, request: ClaimRequest, signal: AbortSignal): Promise<string[]> {
+    const registration = await this.#registered(controller);
+    const now = await this.#take(registration, request);
+    if (now.length > 0 || request.waitSeconds === 0 || signal.aborted)
+      return this.#deliver(controller, request.worker, now, signal);
+    const line = this.#line(registration);
+    const claims = await line.wait(request, signal);
+    return this.#deliver(controller, request.worker, claims, signal);
+  }
+
+  /** Takes reports on claims; true where the claim was still held. */
+  async done(controller: string, reports: Report[]): Promise<boolean[]> {
+    const held: boolean[] = new Array<boolean>(reports.length).fill(false);
+    const keys: { at: number; result: KeyResult }[] = [];
+    let woken = false;
+    for (const [at, { claim, result, requeueAfter, message, targets }] of reports.entries()) {
+      if (claim.controller !== controller) continue;
+      if ('map' in claim) {
+        const outcome =
+          result === 'done' ? { targets } : result === 'released' ? 'released' : { error: message ?? result };
+        const finished = await finishMap(this.#database, { controller, type: claim.map, nonce: claim.nonce }, outcome);
+        held[at] = finished.held;
+        woken ||= finished.woken;
+        continue;
+      }
+      const { type, namespace, name, nonce } = claim;
+      keys.push({
+        at,
+        result: {
+          type,
+          namespace,
+          name,
+          nonce,
+          result,
+          ...(requeueAfter === undefined ? {} : { requeueAfter }),
+          ...(message === undefined ? {} : { message }),
+        },
+      });
+    }
+    if (keys.length > 0) {
+      const results = await finishKeys(
+        this.#database,
+        controller,
+        keys.map(key => key.result),
+      );
+      for (const [i, { at }] of keys.entries()) {
+        held[at] = results[i]?.held === true;
+        woken ||= results[i]?.queued === true;
+      }
+    }
+    if (woken) this.#bus.queued(controller);
+    return held;
+  }
+
+  /** Extends a worker's lease; undefined when it had run out, and with it all that the worker held. */
+  async renew(
+    controller: string,
+    worker: string,
+  ): Promise<{ seconds: number; held: Map<string, boolean> } | undefined> {
+    const { claimSeconds } = await this.#registered(controller);
+    const renewed = await renewWorker(this.#database, controller, worker, claimSeconds);
+    return (
+      renewed && { seconds: claimSeconds, held: new Map(renewed.held.map(claim => [claimToken(claim), claim.dirty])) }
+    );
+  }
+
+  /** A worker's connection broke: its claims end soon unless it returns. */
+  async broken(controller: string, worker: string): Promise<void> {
+    await shrinkLease(this.#database, controller, worker, brokenLease);
+  }
+
+  /** A worker says goodbye: what it held is queued again at once. */
+  async leave(controller: string, worker: string): Promise<void> {
+    if (await releaseWorker(this.#database, controller, worker)) this.#bus.queued(controller);
+  }
+
+  async #registered(controller: string): Promise<Registration> {
+    const registration = await this.find(controller);
+    if (!registration)
+      throw notFound(`The controller ${controller}, which registers with PUT /v1/controllers/${controller},`);
+    return registration;
+  }
+
+  #line(registration: Registration): Line {
+    let line = this.#lines.get(registration.name);
+    if (!line) {
+      line = new Line(
+        request => this.#take(registration, request),
+        listener => this.#bus.onWork(registration.name, listener),
+        worker => this.broken(registration.name, worker),
+        () => this.#lines.delete(registration.name),
+      );
+      this.#lines.set(registration.name, line);
+    }
+    return line;
+  }
+
+  async #take(registration: Registration, { worker, max, keys }: ClaimRequest): Promise<string[]> {
+    const { name: controller, claimSeconds } = registration;
+    const claimed = await claimKeys(this.#database, {
+      controller,
+      worker,
+      max,
+      seconds: claimSeconds,
+      ...(keys ? { keys } : {}),
+    });
+    const claims = claimed.map(({ type, namespace, name, uid, attempts, reason, nonce, object }) => {
+      const token = claimToken({ controller, type, namespace, name, nonce });
+      const head = JSON.stringify({
+        token,
+        kind: 'key',
+        type,
+        ...(namespace === '' ? {} : { namespace }),
+        name,
+        uid,
+        attempts,
+        reason,
+        expiresInSeconds: claimSeconds,
+      });
+      return `${head.slice(0, -1)},"object":${object ?? 'null'}}`;
+    });
+    if (registration.watches.length > 0) {
+      const map = await claimMap(this.#database, controller, worker, mapBatch);
+      if (map) {
+        const token = claimToken({ controller, map: map.type, nonce: map.nonce });
+        const events = map.events.map(
+          ({ op, before, object }) => `{"op":"${op}","before":${before ?? 'null'},"object":${object ?? 'null'}}`,
+        );
+        const head = JSON.stringify({ token, kind: 'map', type: map.type, expiresInSeconds: claimSeconds });
+        claims.push(`${head.slice(0, -1)},"events":[${events.join(',')}]}`);
+      }
+    }
+    if (claimed.length > 0) this.#bus.claimed();
+    return claims;
+  }
+
+  async #deliver(controller: string, worker: string, claims: string[], signal: AbortSignal): Promise<string[]> {
+    if (claims.length > 0 && signal.aborted) await this.broken(controller, worker);
+    return claims;
+  }
+}
+
+/** The waiting workers of one controller. */
+class Line {
+  readonly #take: (request: ClaimRequest) => Promise<string[]>;
+  readonly #stopListening: () => void;
+  readonly #lost: (worker: string) => Promise<void>;
+  readonly #onEmpty: () => void;
+  #waiters: Waiter[] = [];
+  #running = false;
+  #again = false;
+  readonly #poll: NodeJS.Timeout;
+
+  constructor(
+    take: (request: ClaimRequest) => Promise<string[]>,
+    listen: (listener: () => void) => () => void,
+    lost: (worker: string) => Promise<void>,
+    onEmpty: () => void,
+  ) {
+    this.#take = take;
+    this.#lost = lost;
+    this.#onEmpty = onEmpty;
+    this.#stopListening = listen(() => void this.#serve());
+    // A wake-up may be lost with a connection.
+    this.#poll = setInterval(() => void this.#serve(), 1_000);
+  }
+
+  wait(request: ClaimRequest, signal: AbortSignal): Promise<string[]> {
+    return new Promise((resolve, reject) => {
+      const leave = (outcome: () => void): boolean => {
+        if (waiter.done) return false;
+        waiter.done = true;
+        clearTimeout(timer);
+        signal.removeEventListener('abort', giveUp);
+        this.#waiters = this.#waiters.filter(one => one !== waiter);
+        outcome();
+        if (this.#waiters.length === 0) this.#close();
+        return true;
+      };
+      const waiter: Waiter = {
+        request,
+        done: false,
+        settle: claims => leave(() => resolve(claims)),
+        fail: error => leave(() => reject(error instanceof Error ? error : new Error(String(error)))),
+      };
+      const giveUp = () => void waiter.settle([]);
+      const timer = setTimeout(giveUp, request.waitSeconds * 1_000);
+      signal.addEventListener('abort', giveUp);
+      this.#waiters.push(waiter);
+      // What was queued between the first look and now.
+      void this.#serve();
+    });
+  }
+
+  async #serve(): Promise<void> {
+    if (this.#running) {
+      this.#again = true;
+      return;
+    }
+    this.#running = true;
+    do {
+      this.#again = false;
+      for (const waiter of [...this.#waiters]) {
+        if (waiter.done) continue;
+        try {
+          const claims = await this.#take(waiter.request);
+          if (claims.length > 0 && !waiter.settle(claims)) await this.#lost(waiter.request.worker);
+          if (claims.length < waiter.request.max) break;
+        } catch (error) {
+          waiter.fail(error);
+        }
+      }
+    } while (this.#again);
+    this.#running = false;
+  }
+
+  #close(): void {
+    clearInterval(this.#poll);
+    this.#stopListening();
+    this.#onEmpty();
+  }
+}

@@ -1,0 +1,58 @@
+import { ValidateError } from '@tsoa/runtime';
+import type { NextFunction, Request, Response } from 'express';
+import type { Log } from '../db/index.js';
+import { ApiError, toApiError, type ErrorBody } from './errors.js';
+import { ClientGone } from './list.js';
+import { invalid, unknownFieldError } from './objects.js';
+import { fieldErrors } from './validation.js';
+
+/** Turns whatever was thrown into an answer, once. What is not of the catalogue is a bug: 500, and the log has its stack. */
+export function answerErrors(log: Log) {
+  return (error: unknown, request: Request, response: Response, next: NextFunction): void => {
+    if (error instanceof ClientGone || response.destroyed) return;
+    if (response.headersSent) {
+      log('error', 'answer broken off', { requestId: request.id, error });
+      response.destroy();
+      return;
+    }
+    const known = error instanceof ValidateError ? translate(error) : toApiError(error) ?? malformed(error);
+    if (!known) log('error', 'request failed', { requestId: request.id, method: request.method, path: request.path, error });
+    else if (known.status >= 500) log('warn', 'request refused', { requestId: request.id, code: known.code, error });
+    const shown = known ?? new ApiError('Internal', `This is a defect of the server. Its log says more under the request id ${request.id}.`);
+    const { code, status, message, details, headers } = shown;
+    const body: ErrorBody = { error: { code, status, message, ...(details ? { details } : {}), requestId: request.id } };
+    // A request whose body is not read to its end leaves a connection that cannot be used again.
+    if (!request.complete) response.setHeader('Connection', 'close');
+    response.status(status).set(headers).json(body);
+    void next;
+  };
+}
+
+/** A route that does not exist. */
+export function noRoute(request: Request, _response: Response, next: NextFunction): void {
+  const [, version, type] = request.path.split('/');
+  const unknown = version === 'v1' && type !== undefined && type !== '';
+  next(
+    unknown
+      ? new ApiError('UnknownType', `${request.method} ${request.path} leads nowhere: there is no such type or no such way. GET /v1 lists the types, /docs shows all ways.`)
+      : new ApiError('NotFound', `${request.method} ${request.path} leads nowhere. The API is below /v1, its documentation at /docs.`),
+  );
+}
+
+function translate(error: ValidateError): ApiError {
+  const errors = fieldErrors(error);
+  const unknown = errors.filter(one => one.unknown === true);
+  const inQuery = Object.keys(error.fields).every(field => !/^(body|requestBody)(\.|$)/.test(field));
+  if (inQuery) {
+    const details = errors.map(({ path, message }) => ({ path, message }));
+    return new ApiError('InvalidQuery', details.map(one => `${one.path}: ${one.message}`).join('; '), details);
+  }
+  if (unknown.length > 0) return unknownFieldError(unknown);
+  return invalid(errors.map(({ path, message }) => ({ path, message })));
+}
+
+// express itself refuses paths that are not well encoded.
+function malformed(error: unknown): ApiError | undefined {
+  const status = typeof error === 'object' && error !== null && 'status' in error ? error.status : undefined;
+  return status === 400 ? new ApiError('InvalidQuery', 'The path or query is not well encoded.') : undefined;
+}

@@ -1,0 +1,2 @@
+export { ApiServer, typeTables, type ApiOptions } from './server.js';
+export { MissingEncryptionKey } from './secrets.js';

@@ -1,0 +1,105 @@
+import { LosslessNumber, parse, stringify } from 'lossless-json';
+import { ApiError, type ErrorDetail } from './errors.js';
+
+/** A JSON object whose fields nobody has checked yet. */
+export type JsonObject = Record<string, unknown>;
+
+const maxDepth = 64;
+// Digits that a double may not hold, or an exponent: such a text is parsed with numbers kept as they are written.
+const longNumber = /\d{16}|\d[eE][+-]?\d/;
+
+/**
+ * Parses JSON and keeps integers beyond 2^53 and long decimals exactly: they become LosslessNumber objects, which
+ * `stringifyJson` writes back as they were. Throws SyntaxError.
+ */
+export function parseJson(text: string): unknown {
+  if (!longNumber.test(text)) return JSON.parse(text) as unknown;
+  // The native parser goes first for its error message, which has the position.
+  JSON.parse(text);
+  return parse(text, null, number => (exact(number) ? Number(number) : new LosslessNumber(number)));
+}
+
+/** Writes JSON, with exact numbers where `parseJson` kept them. */
+export function stringifyJson(value: unknown): string {
+  const text = JSON.stringify(value);
+  // The lossless writer is ten times slower and wanted only where there is such a number.
+  return text.includes('"isLosslessNumber":true') ? (stringify(value) ?? text) : text;
+}
+
+export function isObject(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof LosslessNumber);
+}
+
+/** Parses the body of a request into an object. Throws InvalidJson with the position, or Invalid for what cannot be stored. */
+export function parseBody(text: string): JsonObject {
+  if (text.trim() === '') throw new ApiError('InvalidJson', 'The body is empty; send a JSON object.');
+  let value: unknown;
+  try {
+    value = parseJson(text);
+  } catch (error) {
+    throw new ApiError('InvalidJson', `The body is not JSON: ${describe(error, text)}`);
+  }
+  if (!isObject(value)) throw new ApiError('InvalidJson', 'The body must be a JSON object: it begins with "{".');
+  const violations = unstorable(value, text);
+  if (violations.length > 0) throw new ApiError('Invalid', 'The body holds what cannot be stored.', violations);
+  return value;
+}
+
+function exact(number: string): boolean {
+  if (!Number.isFinite(Number(number))) return false;
+  if (/^-?\d+$/.test(number)) return Number.isSafeInteger(Number(number));
+  return String(Number(number)) === number || number.replace(/[-.]/g, '').length <= 15;
+}
+
+function describe(error: unknown, text: string): string {
+  const message = error instanceof Error ? error.message : String(error);
+  const position = /position (\d+)/.exec(message)?.[1];
+  const at = position === undefined ? text.length : Number(position);
+  const before = text.slice(0, at).split('\n');
+  // The parser quotes what it met, which may be part of a secret: only the place is told.
+  const what = message.startsWith('Unexpected end') || at >= text.length ? 'it ends too early' : 'unexpected character';
+  return `${what} at line ${before.length}, column ${(before.at(-1)?.length ?? 0) + 1} (position ${at}).`;
+}
+
+/** What jsonb cannot hold: NUL, halves of surrogate pairs, huge exponents; and nesting beyond the limit. */
+function unstorable(value: JsonObject, text: string): ErrorDetail[] {
+  const suspicious = /\\u0000|\\u[dD][89a-fA-F]/.test(text) || longNumber.test(text) || /[\ud800-\udfff]/.test(text);
+  if (!suspicious && !mayBeDeep(text)) return [];
+  const found: ErrorDetail[] = [];
+  const string = (text: string, path: string) => {
+    if (text.includes('\u0000'))
+      found.push({ path, message: 'holds a NUL character, which cannot be stored; remove it' });
+    else if (!text.isWellFormed())
+      found.push({ path, message: 'holds half of a surrogate pair; send well-formed Unicode' });
+  };
+  const walk = (node: unknown, path: string, depth: number) => {
+    if (depth > maxDepth) {
+      found.push({ path, message: `is nested deeper than the limit of ${maxDepth} levels` });
+    } else if (typeof node === 'string') string(node, path);
+    else if (node instanceof LosslessNumber) {
+      if (Math.abs(Number(/[eE]([+-]?\d+)/.exec(node.value)?.[1] ?? 0)) > 1_000) {
+        found.push({ path, message: 'has an exponent beyond 1000' });
+      }
+    } else if (Array.isArray(node)) node.forEach((one, i) => walk(one, `${path}[${i}]`, depth + 1));
+    else if (isObject(node)) {
+      for (const [key, one] of Object.entries(node)) {
+        string(key, path === '' ? key : `${path}.${key}`);
+        walk(one, path === '' ? key : `${path}.${key}`, depth + 1);
+      }
+    }
+  };
+  walk(value, '', 0);
+  return found;
+}
+
+// Counts brackets, those in strings too: over the limit only means that a walk has to look.
+function mayBeDeep(text: string): boolean {
+  let depth = 0;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code === 123 || code === 91) {
+      if (++depth > maxDepth) return true;
+    } else if (code === 125 || code === 93) depth--;
+  }
+  return false;
+}

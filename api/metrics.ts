@@ -1,0 +1,86 @@
+import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client';
+import type { Bus } from '../bus/index.js';
+import { summarizeWork, type Database } from '../db/index.js';
+
+/** The metrics of one API process. */
+export class Metrics {
+  readonly #registry = new Registry();
+  readonly #duration = new Histogram({
+    name: 'apiserver_request_duration_seconds',
+    help: 'Time to answer a request, without streams',
+    labelNames: ['verb', 'code'],
+    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5],
+    registers: [this.#registry],
+  });
+  readonly #errors = new Counter({
+    name: 'apiserver_metrics_errors_total',
+    help: 'Times that the work in the database could not be counted for /metrics',
+    registers: [this.#registry],
+  });
+
+  constructor(options: { database: Database; bus: Bus; types: string[]; watchers: () => number }) {
+    const { database, bus, types, watchers } = options;
+    const registers = [this.#registry];
+    collectDefaultMetrics({ register: this.#registry });
+    new Gauge({ name: 'apiserver_watchers', help: 'Open watch connections', registers, collect() {
+        this.set(watchers());
+      },
+    });
+    if (bus.brokerConnected !== undefined) {
+      new Gauge({
+        name: 'syncsets_broker_connected',
+        help: '1 while RabbitMQ answers',
+        registers,
+        collect() {
+          this.set(bus.brokerConnected === true ? 1 : 0);
+        },
+      });
+    }
+    new Gauge({
+      name: 'syncsets_relay_leader',
+      help: '1 where this replica relays the events of the type',
+      labelNames: ['type'],
+      registers,
+      collect() {
+        for (const type of types) this.set({ type }, bus.leads(`relay:${type}`) ? 1 : 0);
+      },
+    });
+    const errors = this.#errors;
+    const age = new Gauge({
+      name: 'workqueue_oldest_age_seconds',
+      help: 'Time that the oldest queued key has waited',
+      labelNames: ['name'],
+      registers,
+    });
+    const failing = new Gauge({ name: 'workqueue_failing', help: 'Waiting keys whose last run failed', labelNames: ['name'], registers });
+    new Gauge({
+      name: 'workqueue_depth',
+      help: 'Keys that wait for a worker',
+      labelNames: ['name'],
+      registers,
+      async collect() {
+        // A database that is away must not take the other metrics along.
+        const summaries = await summarizeWork(database).catch(() => undefined);
+        if (!summaries) errors.inc();
+        for (const gauge of [this, age, failing]) gauge.reset();
+        for (const [name, work] of summaries ?? []) {
+          this.set({ name }, work.queued);
+          age.set({ name }, work.oldestSeconds);
+          failing.set({ name }, work.failing);
+        }
+      },
+    });
+  }
+
+  request(verb: string, code: number, seconds: number): void {
+    this.#duration.observe({ verb, code }, seconds);
+  }
+
+  get contentType(): string {
+    return this.#registry.contentType;
+  }
+
+  text(): Promise<string> {
+    return this.#registry.metrics();
+  }
+}

@@ -1,0 +1,95 @@
+import { randomUUID } from 'node:crypto';
+import express, { type NextFunction, type Request, type Response } from 'express';
+import type { Log } from '../db/index.js';
+import { ApiError } from './errors.js';
+import { parseBody } from './json.js';
+import type { Metrics } from './metrics.js';
+
+declare module 'express-serve-static-core' {
+  interface Request {
+    /** Names the request in the answer's header X-Request-Id, in error bodies and in the log. */
+    id: string;
+  }
+}
+
+const maxBodyBytes = 3 * 2 ** 20;
+const slow = 1_000;
+
+/** Gives each request an id, counts it, and logs it: failures and slow ones as warnings, the rest for debugging. */
+export function observe(log: Log, metrics: Metrics) {
+  return (request: Request, response: Response, next: NextFunction): void => {
+    const given = request.get('X-Request-Id');
+    request.id = given !== undefined && /^[\w.:-]{1,128}$/.test(given) ? given : randomUUID();
+    response.setHeader('X-Request-Id', request.id);
+    const begun = performance.now();
+    response.once('close', () => {
+      const milliseconds = performance.now() - begun;
+      const streamed = /ndjson|event-stream/.test(String(response.getHeader('Content-Type')));
+      if (!streamed) metrics.request(request.method, response.statusCode, milliseconds / 1_000);
+      const waited = request.path.endsWith('/claims');
+      const level = response.statusCode >= 500 || (milliseconds > slow && !streamed && !waited) ? 'warn' : 'debug';
+      log(level, 'request', {
+        requestId: request.id,
+        method: request.method,
+        path: request.path,
+        status: response.statusCode,
+        milliseconds: Math.round(milliseconds),
+      });
+    });
+    next();
+  };
+}
+
+/**
+ * Reads JSON bodies ourselves: numbers stay exact, errors have their place. Everything that has a body must say that it is
+ * JSON.
+ */
+export function readBody() {
+  const text = express.text({ type: () => true, limit: maxBodyBytes });
+  return (request: Request, response: Response, next: NextFunction): void => {
+    const length = request.get('Content-Length');
+    const hasBody = request.get('Transfer-Encoding') !== undefined || (length !== undefined && length !== '0');
+    if (!['POST', 'PUT', 'PATCH'].includes(request.method)) {
+      if (hasBody) next(new ApiError('InvalidJson', `${request.method} takes no body; leave it out.`));
+      else next();
+      return;
+    }
+    if (Number(length) > maxBodyBytes) {
+      next(tooLarge());
+      return;
+    }
+    const type = (request.get('Content-Type') ?? '').split(';')[0]?.trim().toLowerCase() ?? '';
+    const accepted = request.method === 'PATCH' ? ['application/merge-patch+json', 'application/json'] : ['application/json'];
+    if (hasBody && !accepted.includes(type)) {
+      const given = type === '' ? 'no content type' : `"${type}"`;
+      next(new ApiError('UnsupportedMediaType', `The body has ${given}; send it with Content-Type: ${accepted.join(' or ')}.`));
+      return;
+    }
+    text(request, response, (error: unknown) => {
+      if (error !== undefined && error !== null) {
+        next(bodyError(error));
+        return;
+      }
+      try {
+        request.body = parseBody(typeof request.body === 'string' ? request.body : '');
+        next();
+      } catch (refused) {
+        next(refused);
+      }
+    });
+  };
+}
+
+function tooLarge(): ApiError {
+  // The rest of the body is not read: the connection cannot be used again.
+  return new ApiError('TooLarge', `The body is larger than the limit of ${maxBodyBytes} bytes.`, undefined, { Connection: 'close' });
+}
+
+function bodyError(error: unknown): ApiError {
+  const type = typeof error === 'object' && error !== null && 'type' in error ? error.type : undefined;
+  if (type === 'entity.too.large') return tooLarge();
+  if (type === 'charset.unsupported' || type === 'encoding.unsupported') {
+    return new ApiError('UnsupportedMediaType', 'The body must be UTF-8, plain or compressed by gzip, deflate or br.');
+  }
+  return new ApiError('InvalidJson', 'The body could not be read; it ended early or its encoding is broken.');
+}

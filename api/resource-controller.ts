@@ -1,0 +1,255 @@
+import { Controller } from '@tsoa/runtime';
+import type { Request, Response } from 'express';
+import { isHeld, listNotices, recordNotice, type Key } from '../db/index.js';
+import { ApiError } from './errors.js';
+import type { JsonObject } from './json.js';
+import { sendList, type Selection } from './list.js';
+import type { NoticeInput } from './notice.js';
+import type { Preconditions, Writer } from './objects.js';
+import type { Platform } from './platform.js';
+import type { DeleteQuery, ListQuery } from './queries.js';
+import { parseSelector } from './selectors.js';
+import { readClaimToken } from './tokens.js';
+import type { TypeDefinition } from './type-definition.js';
+
+/**
+ * What every type's routes do. The generated controllers call these in one line each; answers are written here, because
+ * an object's JSON text goes from the database to the client as it is.
+ */
+export abstract class ResourceController extends Controller {
+  readonly #platform: Platform;
+  readonly #type: TypeDefinition;
+
+  protected constructor(platform: Platform, type: TypeDefinition) {
+    super();
+    this.#platform = platform;
+    this.#type = type;
+  }
+
+  protected async createObject(request: Request, body: object): Promise<void> {
+    const { json, version, key } = await this.#platform.objects.create(this.#type, fields(body), writer(request));
+    const path = [this.#type.type, ...(key.namespace === '' ? [] : [key.namespace]), key.name]
+      .map(encodeURIComponent)
+      .join('/');
+    send(responseOf(request).location(`/v1/${path}`), 201, json, version);
+  }
+
+  protected async listObjects(request: Request, query: ListQuery): Promise<void> {
+    const { namespace, labelSelector, fieldSelector, limit, watch } = query;
+    if (namespace !== undefined && !this.#type.namespaced) {
+      throw new ApiError('InvalidQuery', `namespace: ${this.#type.type} are cluster-wide; leave it out.`);
+    }
+    const selection: Selection = {
+      type: this.#type,
+      namespace,
+      selector: parseSelector(this.#type, labelSelector, fieldSelector),
+      query: JSON.stringify([this.#type.type, namespace, labelSelector, fieldSelector]),
+    };
+    const version = query.resourceVersion === undefined ? undefined : parseVersion(query.resourceVersion);
+    const response = responseOf(request);
+    if (watch !== true) {
+      await sendList(this.#platform, response, selection, {
+        limit,
+        continue: query.continue,
+        resourceVersion: version,
+      });
+      return;
+    }
+    if (limit !== undefined || query.continue !== undefined) {
+      throw new ApiError('InvalidQuery', 'limit, continue: a watch sends everything; leave them out.');
+    }
+    const last = request.get('Last-Event-ID');
+    await this.#platform.watches.serve(request, response, selection, last === undefined ? version : parseVersion(last));
+  }
+
+  protected async readObject(request: Request, key: Key): Promise<void> {
+    const { object, version } = await this.#platform.objects.read(this.#type, key);
+    const response = responseOf(request);
+    if (entityTags(request.get('If-None-Match')).includes(String(version))) {
+      response.status(304).set('ETag', `"${version}"`).end();
+    } else send(response, 200, object, String(version));
+  }
+
+  protected async replaceObject(request: Request, key: Key, body: object): Promise<void> {
+    if (request.get('If-None-Match')?.trim() === '*') {
+      const { name, namespace } = key;
+      const given = fields(body);
+      for (const field of ['name', 'namespace'] as const) {
+        if (given[field] !== undefined && given[field] !== key[field]) {
+          throw new ApiError('Invalid', `${field} must be "${key[field]}", as in the URL, or be left out.`, [
+            { path: field, message: 'differs from the URL' },
+          ]);
+        }
+      }
+      const input = { ...given, name, ...(namespace === '' ? {} : { namespace }) };
+      await this.createObject(request, this.#platform.objects.validated(this.#type, input));
+      return;
+    }
+    const { json, version } = await this.#platform.objects.replace(
+      this.#type,
+      key,
+      fields(body),
+      preconditions(request),
+      writer(request),
+    );
+    send(responseOf(request), 200, json, version);
+  }
+
+  protected async patchObject(request: Request, key: Key, body: object): Promise<void> {
+    const { json, version } = await this.#platform.objects.patch(
+      this.#type,
+      key,
+      fields(body),
+      preconditions(request),
+      writer(request),
+    );
+    send(responseOf(request), 200, json, version);
+  }
+
+  protected async deleteObject(request: Request, key: Key, query: DeleteQuery): Promise<void> {
+    const { uid, resourceVersion = preconditions(request).resourceVersion } = query;
+    const { json, version } = await this.#platform.objects.remove(
+      this.#type,
+      key,
+      { uid, resourceVersion },
+      writer(request),
+    );
+    send(responseOf(request), 200, json, version);
+  }
+
+  protected readStatus(request: Request, key: Key): Promise<void> {
+    return this.readObject(request, key);
+  }
+
+  protected replaceStatus(request: Request, key: Key, body: object): Promise<void> {
+    return this.#updateStatus(request, key, body, 'replace');
+  }
+
+  protected patchStatus(request: Request, key: Key, body: object): Promise<void> {
+    return this.#updateStatus(request, key, body, 'patch');
+  }
+
+  /** Secret values leave only to a controller that was registered for it and holds a claim. */
+  protected async revealObject(request: Request, key: Key): Promise<void> {
+    const { claim } = writer(request);
+    const { database, objects, claims, log } = this.#platform;
+    if (!claim)
+      throw new ApiError(
+        'Forbidden',
+        'Secret values are revealed only to a controller that sends its claim in the header Claim.',
+      );
+    const registration = await claims.find(claim.controller);
+    if (!registration?.reveal.includes(this.#type.type)) {
+      throw new ApiError(
+        'Forbidden',
+        `The controller ${claim.controller} is not registered with reveal: ["${this.#type.type}"].`,
+      );
+    }
+    if (!(await isHeld(database, claim)))
+      throw new ApiError('Fenced', 'The claim is lost; drop the work, it is done elsewhere.');
+    const stored = await objects.read(this.#type, key);
+    const revealed = objects.reveal(this.#type, stored);
+    log('info', 'secret revealed', {
+      audit: true,
+      type: this.#type.type,
+      namespace: key.namespace,
+      name: key.name,
+      fields: Object.keys(revealed),
+      controller: claim.controller,
+      requestId: request.id,
+    });
+    const response = responseOf(request).set('Cache-Control', 'no-store');
+    send(response, 200, JSON.stringify({ resourceVersion: String(stored.version), fields: revealed }), undefined);
+  }
+
+  protected async listNotices(request: Request, key: Key): Promise<void> {
+    const items = await listNotices(this.#platform.database, this.#type.type, key);
+    send(responseOf(request), 200, JSON.stringify({ items }), undefined);
+  }
+
+  protected async recordNotice(request: Request, key: Key, body: NoticeInput): Promise<void> {
+    const { database, objects } = this.#platform;
+    await objects.read(this.#type, key);
+    const actor = writer(request).claim?.controller ?? 'client';
+    const notice = await recordNotice(database, this.#type.type, key, {
+      actor,
+      reason: body.reason,
+      message: body.message,
+    });
+    send(responseOf(request), 201, JSON.stringify(notice), undefined);
+  }
+
+  async #updateStatus(request: Request, key: Key, body: object, how: 'replace' | 'patch'): Promise<void> {
+    const { objects } = this.#platform;
+    const { json, version } = await objects.updateStatus(
+      this.#type,
+      key,
+      fields(body),
+      how,
+      preconditions(request),
+      writer(request),
+    );
+    send(responseOf(request), 200, json, version);
+  }
+}
+
+/** The writer of a request by its headers Claim and traceparent. Throws Fenced for a token that is none of ours. */
+export function writer(request: Request): Writer {
+  const token = request.get('Claim');
+  const claim = token === undefined ? undefined : readClaimToken(token);
+  if (token !== undefined && (!claim || 'map' in claim)) {
+    throw new ApiError(
+      'Fenced',
+      'The header Claim does not hold the token of a claimed key; send the token as the claim answered it.',
+    );
+  }
+  const traceparent = request.get('traceparent');
+  return {
+    ...(claim && !('map' in claim) ? { claim } : {}),
+    ...(traceparent && /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/.test(traceparent) ? { traceparent } : {}),
+  };
+}
+
+/** The express response of a request; the app sets it before the routes. */
+export function responseOf(request: Request): Response {
+  if (!request.res) throw new Error(`request ${describeRequest(request)} has no response`);
+  return request.res;
+}
+
+/** Sends JSON text as it is, with the version as entity tag. */
+export function send(response: Response, status: number, json: string, version: string | undefined): void {
+  response.status(status).setHeader('Content-Type', 'application/json; charset=utf-8');
+  if (version !== undefined) response.setHeader('ETag', `"${version}"`);
+  response.end(json);
+}
+
+function preconditions(request: Request): Preconditions {
+  const match = request.get('If-Match');
+  if (match === undefined || match.trim() === '*') return {};
+  const [version, ...more] = entityTags(match);
+  if (version === undefined || more.length > 0)
+    throw new ApiError('InvalidQuery', 'If-Match: must be one version, as the header ETag answered it.');
+  return { resourceVersion: version };
+}
+
+function entityTags(header: string | undefined): string[] {
+  return (header ?? '').split(',').flatMap(tag => /^\s*(?:W\/)?"?([^"]+?)"?\s*$/.exec(tag)?.[1] ?? []);
+}
+
+function parseVersion(text: string): number {
+  if (!/^\d{1,19}$/.test(text)) {
+    throw new ApiError(
+      'InvalidQuery',
+      `resourceVersion: "${text}" is not a version; send a decimal number as the server answered it.`,
+    );
+  }
+  return Number(text);
+}
+
+function fields(body: object): JsonObject {
+  return Object.fromEntries(Object.entries(body));
+}
+
+function describeRequest(request: Request): string {
+  return `${request.method} ${request.path}`;
+}

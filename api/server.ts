@@ -1,0 +1,123 @@
+import { readFileSync, watch, type FSWatcher } from 'node:fs';
+import { createServer as createHttpServer, type Server } from 'node:http';
+import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import type { Bus } from '../bus/index.js';
+import { ObjectStore, type Database, type Log } from '../db/index.js';
+import { types } from '../build/types.js';
+import { createApp } from './app.js';
+import { Claims } from './claims.js';
+import { Metrics } from './metrics.js';
+import { Objects } from './objects.js';
+import type { Platform } from './platform.js';
+import { Secrets } from './secrets.js';
+import { Watches } from './watch.js';
+
+export interface ApiOptions {
+  database: Database;
+  bus: Bus;
+  /** 32 bytes each; the first one writes. */
+  encryptionKeys: Buffer[];
+  host: string;
+  /** 0: any free port. */
+  port: number;
+  token: string | undefined;
+  tls: { certFile: string; keyFile: string } | undefined;
+  isLocalHost: (host: string) => boolean;
+  log: Log;
+}
+
+/** One API process: the HTTP server over a database and a bus that are started before it and stopped after it. */
+export class ApiServer {
+  readonly #options: ApiOptions;
+  #server: Server | HttpsServer | undefined;
+  #watches: Watches | undefined;
+  #certificates: FSWatcher[] = [];
+  #accepting = true;
+
+  constructor(options: ApiOptions) {
+    this.#options = options;
+  }
+
+  /** Starts to answer; returns the port. Throws the system's error when it cannot listen. */
+  async start(): Promise<number> {
+    const { database, bus, log, tls, host, port, token, isLocalHost } = this.#options;
+    const secrets = await Secrets.load(database, this.#options.encryptionKeys);
+    const store = new ObjectStore(database);
+    const watches = new Watches({ database, store, tail: type => bus.tail(type) });
+    const platform: Platform = {
+      types: new Map(types.map(type => [type.type, type])),
+      database,
+      store,
+      objects: new Objects({ store, secrets, bus }),
+      secrets,
+      watches,
+      claims: new Claims({ database, bus }),
+      bus,
+      log,
+    };
+    const metrics = new Metrics({ database, bus, types: types.map(type => type.type), watchers: () => watches.connections });
+    const app = createApp({ platform, metrics, token, isLocalHost, accepting: () => this.#accepting, log });
+    const server = tls ? createHttpsServer(readPair(tls), app) : createHttpServer(app);
+    // Longer than load balancers keep idle connections, so that none is closed under a request.
+    server.keepAliveTimeout = 75_000;
+    server.headersTimeout = 20_000;
+    server.requestTimeout = 60_000;
+    this.#server = server;
+    this.#watches = watches;
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject).listen(port, host, resolve);
+    });
+    server.on('error', error => log('error', 'server error', { error }));
+    if (tls && 'setSecureContext' in server) this.#certificates = watchPair(tls, pair => server.setSecureContext(pair), log);
+    watches.start();
+    return (server.address() as AddressInfo).port;
+  }
+
+  /** Ends streams, answers what is under way, closes. */
+  async stop(): Promise<void> {
+    this.#accepting = false;
+    const server = this.#server;
+    this.#server = undefined;
+    for (const watcher of this.#certificates) watcher.close();
+    await this.#watches?.stop();
+    if (!server) return;
+    const closed = new Promise(resolve => server.close(resolve));
+    server.closeIdleConnections();
+    // Long polls wait up to 30 s: they are cut, their clients come again elsewhere.
+    const cut = setTimeout(() => server.closeAllConnections(), 2_000);
+    await closed;
+    clearTimeout(cut);
+  }
+}
+
+/** The names and scopes of all types, for the database. */
+export function typeTables(): { type: string; namespaced: boolean; keepEvents?: string }[] {
+  return types.map(({ type, namespaced, keepEvents }) => ({ type, namespaced, ...(keepEvents ? { keepEvents } : {}) }));
+}
+
+function readPair(tls: { certFile: string; keyFile: string }): { cert: Buffer; key: Buffer } {
+  return { cert: readFileSync(tls.certFile), key: readFileSync(tls.keyFile) };
+}
+
+/** Takes renewed certificates without a restart; a pair that does not fit (half written) is left for the next change. */
+function watchPair(
+  tls: { certFile: string; keyFile: string },
+  use: (pair: { cert: Buffer; key: Buffer }) => void,
+  log: Log,
+): FSWatcher[] {
+  let timer: NodeJS.Timeout | undefined;
+  const changed = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      try {
+        use(readPair(tls));
+        log('info', 'certificate renewed', { file: tls.certFile });
+      } catch (error) {
+        log('warn', 'certificate not taken', { file: tls.certFile, reason: error instanceof Error ? error.message : String(error) });
+      }
+    }, 200);
+  };
+  // The folders are watched: a mounted secret is renewed by exchanging a link beside the files.
+  return [...new Set([tls.certFile, tls.keyFile].map(file => file.replace(/[^/]+$/, '') || '.'))].map(folder => watch(folder, changed));
+}

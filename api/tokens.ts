@@ -1,0 +1,59 @@
+import type { ClaimReference, Key } from '../db/index.js';
+import { ApiError } from './errors.js';
+import type { Secrets } from './secrets.js';
+
+/** A claim of a stretch of another type's events, to be mapped to keys. */
+export interface MapReference {
+  controller: string;
+  map: string;
+  nonce: string;
+}
+
+/** A claim's token: opaque to clients, unguessable by its nonce, and says by itself which row it is about. */
+export function claimToken(claim: ClaimReference | MapReference): string {
+  const parts =
+    'map' in claim
+      ? ['map', claim.nonce, claim.controller, claim.map]
+      : ['key', claim.nonce, claim.controller, claim.type, claim.namespace, claim.name];
+  return Buffer.from(parts.join('|')).toString('base64url');
+}
+
+/** The claim that a token names; undefined when it is not one of ours. */
+export function readClaimToken(token: string): ClaimReference | MapReference | undefined {
+  const [kind, nonce = '', controller = '', type = '', namespace = '', name = '', ...rest] = Buffer.from(
+    token,
+    'base64url',
+  )
+    .toString()
+    .split('|');
+  if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(nonce) || controller === '' || type === '' || rest.length > 0)
+    return undefined;
+  if (kind === 'map') return { controller, map: type, nonce };
+  return kind === 'key' && name !== '' ? { controller, type, namespace, name, nonce } : undefined;
+}
+
+/** Where a list goes on: after a key, in the state of a version. */
+export interface Continuation {
+  version: number;
+  after: Key;
+}
+
+/** A continue token: signed, so that a made-up one is refused, and valid on every replica and after a restart. */
+export function continueToken(secrets: Secrets, query: string, { version, after }: Continuation): string {
+  const text = JSON.stringify([version, after.namespace, after.name]);
+  return `${Buffer.from(text).toString('base64url')}.${secrets.sign('continue', `${query}\n${text}`)}`;
+}
+
+/** Reads a continue token of the same query. Throws InvalidQuery for a made-up one or one of another query. */
+export function readContinueToken(secrets: Secrets, query: string, token: string): Continuation {
+  const [encoded = '', signature = ''] = token.split('.');
+  const text = Buffer.from(encoded, 'base64url').toString();
+  if (secrets.sign('continue', `${query}\n${text}`) !== signature) {
+    throw new ApiError(
+      'InvalidQuery',
+      'continue: this is not a token of this list; send it back as it was answered, with the same type, namespace and selectors, or begin again without it.',
+    );
+  }
+  const [version, namespace, name] = JSON.parse(text) as [number, string, string];
+  return { version, after: { namespace, name } };
+}

@@ -1,0 +1,301 @@
+import { Body, Controller, Delete, Get, Path, Post, Put, Queries, Request, Response, Route, SuccessResponse, Tags } from '@tsoa/runtime';
+import type express from 'express';
+import {
+  deleteController,
+  enqueueKeys,
+  listControllers,
+  listWork,
+  registerController,
+  summarizeWork,
+  type EnqueueTarget,
+  type Key,
+  type Registration,
+  type WorkSummary,
+} from '../db/index.js';
+import type { Report } from './claims.js';
+import { ApiError, notFound, type ErrorBody } from './errors.js';
+import { typeOf, type Platform } from './platform.js';
+import type { NoQuery } from './queries.js';
+import { responseOf, send } from './resource-controller.js';
+import { streamRenewals } from './renewals.js';
+import { parseLabelSelector } from './selectors.js';
+import { continueToken, readClaimToken, readContinueToken } from './tokens.js';
+import type {
+  ClaimInput,
+  ClaimList,
+  ControllerInput,
+  ControllerList,
+  ControllerView,
+  DoneInput,
+  DoneList,
+  EnqueueCount,
+  EnqueueInput,
+  EnqueueTargetInput,
+  Renewal,
+  RenewInput,
+  RenewQuery,
+  WorkKey,
+  WorkList,
+  WorkQuery,
+} from './work.js';
+
+const noWork: WorkSummary = { queued: 0, claimed: 0, waiting: 0, failing: 0, oldestSeconds: 0, workers: 0 };
+
+/**
+ * Work of controllers over plain HTTP, for any language: register, claim keys, report what became of them. A key is with at
+ * most one worker at a time; a claim lives as long as its worker's lease.
+ */
+@Route('v1/controllers')
+@Tags('controllers')
+export class WorkController extends Controller {
+  readonly #platform: Platform;
+
+  constructor(platform: Platform) {
+    super();
+    this.#platform = platform;
+  }
+
+  /** Lists the registered controllers with their work in numbers. */
+  @Get()
+  async listControllers(@Queries() _query: NoQuery): Promise<ControllerList> {
+    const { database } = this.#platform;
+    const [registrations, work] = await Promise.all([listControllers(database), summarizeWork(database)]);
+    return { items: registrations.map(one => view(one, work.get(one.name))) };
+  }
+
+  /** Shows one controller. */
+  @Get('{name}')
+  @Response<ErrorBody>(404, 'NotFound')
+  async readController(@Path() name: string, @Queries() _query: NoQuery): Promise<ControllerView> {
+    const { database, claims } = this.#platform;
+    const registration = await claims.find(name);
+    if (!registration) throw notFound(`The controller ${name}`);
+    return view(registration, (await summarizeWork(database)).get(name));
+  }
+
+  /**
+   * Registers a controller or changes it; repeating it changes nothing. Of two that differ the higher `revision` wins. At the
+   * first registration, and when a watch is added, every existing object is enqueued once.
+   */
+  @Put('{name}')
+  @Response<ErrorBody>(409, 'Conflict: another registration with this or a higher revision is stored')
+  async registerController(@Path() name: string, @Body() body: ControllerInput, @Queries() _query: NoQuery): Promise<ControllerView> {
+    const { bus, claims, database } = this.#platform;
+    if (!/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(name)) {
+      throw new ApiError('Invalid', `The name "${name}" must be a DNS-1123 label: lower-case letters, digits and dashes, at most 63.`);
+    }
+    for (const type of [...(body.type === '*' ? [] : [body.type]), ...(body.watches ?? []), ...(body.reveal ?? [])]) typeOf(this.#platform, type);
+    const wanted: Registration = {
+      name,
+      type: body.type,
+      interests: body.on ?? ['spec', 'metadata', 'deletion'],
+      watches: body.watches ?? [],
+      claimSeconds: body.claimSeconds ?? 15,
+      revision: body.revision ?? 0,
+      reveal: body.reveal ?? [],
+      longRunning: body.longRunning ?? false,
+    };
+    const { stored, woken, refused } = await registerController(database, wanted);
+    claims.forget(name);
+    for (const controller of woken) bus.queued(controller);
+    if (refused) {
+      throw new ApiError(
+        'Conflict',
+        `The controller ${name} is registered differently with revision ${stored.revision}; raise the revision above it to change it, or start the newer release.`,
+        [{ path: 'revision', message: JSON.stringify(view(stored, undefined)) }],
+      );
+    }
+    return view(stored, undefined);
+  }
+
+  /** Forgets a controller with all its keys. */
+  @Delete('{name}')
+  @SuccessResponse(204, 'Forgotten')
+  @Response<ErrorBody>(404, 'NotFound')
+  async deleteController(@Path() name: string, @Queries() _query: NoQuery): Promise<void> {
+    const { bus, claims, database, log } = this.#platform;
+    const found = await deleteController(database, name);
+    claims.forget(name);
+    if (!found) throw notFound(`The controller ${name}`);
+    await bus.forget(name).catch((error: unknown) => {
+      log('warn', 'queue of a forgotten controller stays on the broker', { controller: name, reason: String(error) });
+    });
+  }
+
+  /**
+   * Claims keys for a worker, the most urgent first, with their objects as they are now. Waits up to `waitSeconds`; an empty
+   * list is a normal answer.
+   */
+  @Post('{name}/claims')
+  @Response<ClaimList>(200, 'What the worker holds now')
+  @Response<ErrorBody>(404, 'NotFound')
+  async claimWork(
+    @Request() request: express.Request,
+    @Path() name: string,
+    @Body() body: ClaimInput,
+    @Queries() _query: NoQuery,
+  ): Promise<void> {
+    const registration = await this.#registration(name);
+    const keys = body.keys?.map(key => this.#key(registration, key, 'keys'));
+    const response = responseOf(request);
+    const gone = new AbortController();
+    response.once('close', () => gone.abort());
+    const claims = await this.#platform.claims.claim(
+      name,
+      { worker: body.worker, max: body.max, waitSeconds: body.waitSeconds ?? 0, ...(keys ? { keys } : {}) },
+      gone.signal,
+    );
+    send(response, 200, `{"claims":[${claims.join(',')}]}`, undefined);
+  }
+
+  /** Renews a worker's lease and tells what it lost and what changed. */
+  @Post('{name}/claims/renew')
+  @Response<Renewal>(200, 'The lease; with stream=true a line of this every few seconds')
+  @Response<ErrorBody>(404, 'NotFound')
+  async renewWork(
+    @Request() request: express.Request,
+    @Path() name: string,
+    @Body() body: RenewInput,
+    @Queries() query: RenewQuery,
+  ): Promise<void> {
+    const { claims, log } = this.#platform;
+    const registration = await this.#registration(name);
+    const response = responseOf(request);
+    if (query.stream === true) {
+      await streamRenewals({ claims, log, response, controller: name, worker: body.worker, claimSeconds: registration.claimSeconds });
+      return;
+    }
+    const renewed = await claims.renew(name, body.worker);
+    const tokens = body.tokens ?? [];
+    const renewal: Renewal = {
+      expiresInSeconds: renewed?.seconds ?? 0,
+      lost: tokens.filter(token => !renewed?.held.has(token)),
+      changed: [...(renewed?.held ?? [])].flatMap(([token, changed]) => (changed ? [token] : [])),
+    };
+    send(response, 200, JSON.stringify(renewal), undefined);
+  }
+
+  /** Reports what became of claims. A claim that was lost meanwhile is answered as `fenced`: its work counts for nothing. */
+  @Post('{name}/claims/done')
+  @Response<ErrorBody>(404, 'NotFound')
+  async finishWork(@Path() name: string, @Body() body: DoneInput, @Queries() _query: NoQuery): Promise<DoneList> {
+    const { bus, claims, database } = this.#platform;
+    const registration = await this.#registration(name);
+    const reports: Report[] = [];
+    const known: number[] = [];
+    for (const [at, one] of body.results.entries()) {
+      const claim = readClaimToken(one.token);
+      const targets = (one.enqueue ?? []).map(target => this.#target(registration, target, `results[${at}].enqueue`));
+      if (claim?.controller !== name) continue;
+      known.push(at);
+      reports.push({
+        claim,
+        result: one.result,
+        ...(one.requeueAfterSeconds === undefined ? {} : { requeueAfter: one.requeueAfterSeconds }),
+        ...(one.message === undefined ? {} : { message: one.message.replaceAll('\u0000', '') }),
+        targets,
+      });
+    }
+    // Queued before the claim ends: if this process dies in between, the claim runs out and its key is done again.
+    const more = reports.flatMap(report => ('map' in report.claim ? [] : report.targets));
+    if (more.length > 0) {
+      const { woken } = await enqueueKeys(database, name, more, { priority: 0, reason: 'enqueued' });
+      if (woken) bus.queued(name);
+    }
+    const held = await claims.done(name, reports);
+    const ok = new Set(known.filter((_, i) => held[i]));
+    return { results: body.results.map(({ token }, at) => ({ token, state: ok.has(at) ? 'ok' : 'fenced' })) };
+  }
+
+  /** A worker says goodbye: what it holds is queued again at once. */
+  @Delete('{name}/workers/{worker}')
+  @SuccessResponse(204, 'Released')
+  @Response<ErrorBody>(404, 'NotFound')
+  async leaveWork(@Path() name: string, @Path() worker: string, @Queries() _query: NoQuery): Promise<void> {
+    await this.#registration(name);
+    await this.#platform.claims.leave(name, worker);
+  }
+
+  /** Enqueues keys: named ones, or all that a selector matches, in one statement. */
+  @Post('{name}/enqueue')
+  @Response<ErrorBody>(404, 'NotFound')
+  async enqueueWork(@Path() name: string, @Body() body: EnqueueInput, @Queries() _query: NoQuery): Promise<EnqueueCount> {
+    const { bus, database } = this.#platform;
+    const registration = await this.#registration(name);
+    const { keys, priority = 0, afterSeconds, ...selection } = body;
+    const selects = Object.values(selection).some(value => value !== undefined);
+    if ((keys === undefined) === !selects) {
+      throw new ApiError('Invalid', 'Send either keys, or type with labelSelector or all: true.');
+    }
+    const targets: EnqueueTarget[] = keys?.map(key => this.#key(registration, key, 'keys')) ?? [this.#target(registration, selection, 'labelSelector')];
+    const { count, woken } = await enqueueKeys(database, name, targets, {
+      priority,
+      reason: 'enqueued',
+      ...(afterSeconds === undefined ? {} : { afterSeconds }),
+    });
+    if (woken) bus.queued(name);
+    return { count };
+  }
+
+  /** Shows the keys of a controller: queued, claimed, waiting, failing with their last error and next try. */
+  @Get('{name}/work')
+  @Response<ErrorBody>(404, 'NotFound')
+  async listWork(@Path() name: string, @Queries() query: WorkQuery): Promise<WorkList> {
+    const { database, secrets } = this.#platform;
+    await this.#registration(name);
+    const limit = query.limit ?? 100;
+    const signed = `work ${name} ${query.state ?? ''}`;
+    const from = query.continue === undefined ? undefined : readContinueToken(secrets, signed, query.continue).after;
+    // The key of a page's end has a type too: it travels as part of the namespace, where no blank can be.
+    const [type = '', namespace = ''] = from?.namespace.split(' ') ?? [];
+    const items = await listWork(database, name, {
+      limit: limit + 1,
+      ...(query.state ? { state: query.state } : {}),
+      ...(from ? { after: { type, namespace, name: from.name } } : {}),
+    });
+    const page = items.slice(0, limit);
+    const last = page.at(-1);
+    if (items.length <= limit || !last) return { items: page };
+    const after = { namespace: `${last.type} ${last.namespace}`, name: last.name };
+    return { items: page, continue: continueToken(secrets, signed, { version: 0, after }) };
+  }
+
+  async #registration(name: string): Promise<Registration> {
+    const registration = await this.#platform.claims.find(name);
+    if (!registration) throw notFound(`The controller ${name}, which registers with PUT /v1/controllers/${name},`);
+    return registration;
+  }
+
+  #key(registration: Registration, key: WorkKey, path: string): { type: string } & Key {
+    const type = this.#type(registration, key.type, path);
+    return { type: type.type, namespace: type.namespaced ? (key.namespace ?? 'default') : '', name: key.name };
+  }
+
+  #target(registration: Registration, target: EnqueueTargetInput, path: string): EnqueueTarget {
+    const { name, namespace, labelSelector, all } = target;
+    if ([name, labelSelector, all === true ? true : undefined].filter(one => one !== undefined).length !== 1) {
+      throw new ApiError('Invalid', `${path}: name keys by exactly one of name, labelSelector, all: true.`, [
+        { path, message: 'exactly one of name, labelSelector, all: true' },
+      ]);
+    }
+    if (name !== undefined) return this.#key(registration, { ...target, name }, path);
+    const { type } = this.#type(registration, target.type, path);
+    return { type, ...(namespace === undefined ? {} : { namespace }), selector: { labels: parseLabelSelector(labelSelector ?? ''), fields: [] } };
+  }
+
+  #type(registration: Registration, type: string | undefined, path: string) {
+    const name = type ?? registration.type;
+    if (name === '*' || (registration.type !== '*' && registration.type !== name)) {
+      throw new ApiError('Invalid', `${path}: type must be ${registration.type === '*' ? 'named' : `"${registration.type}", which the controller reconciles`}.`, [
+        { path: `${path}.type`, message: 'is not a type of this controller' },
+      ]);
+    }
+    return typeOf(this.#platform, name);
+  }
+}
+
+function view(registration: Registration, work: WorkSummary | undefined): ControllerView {
+  const { name, type, interests, watches, claimSeconds, revision, reveal, longRunning } = registration;
+  const on = (['spec', 'metadata', 'status', 'deletion'] as const).filter(part => interests.includes(part));
+  return { name, type, on, watches, claimSeconds, revision, reveal, longRunning, ...(work ?? noWork) };
+}

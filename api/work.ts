@@ -1,0 +1,270 @@
+import type { JsonObject } from './json.js';
+
+/** What a controller reconciles and what else it watches. */
+export interface ControllerInput {
+  /** The type whose objects are its keys; `*` for all types. */
+  type: string;
+  /**
+   * Which parts of a change make a key: `spec`, `metadata`, `status`, `deletion`. Left out: all but `status`.
+   * @uniqueItems
+   */
+  on?: ('spec' | 'metadata' | 'status' | 'deletion')[];
+  /**
+   * Other types whose changes it maps to keys of its own.
+   * @uniqueItems
+   */
+  watches?: string[];
+  /**
+   * Seconds that a worker may be silent before its claims are given to others.
+   * @isInt
+   * @minimum 2 must be at least 2
+   * @maximum 3600 must be at most 3600
+   * @default 15
+   */
+  claimSeconds?: number;
+  /**
+   * Of two registrations that differ the higher revision wins; raise it with each change.
+   * @isInt
+   * @minimum 0 must not be negative
+   * @default 0
+   */
+  revision?: number;
+  /**
+   * Types whose secret fields it may read.
+   * @uniqueItems
+   */
+  reveal?: string[];
+  /**
+   * It works on a key for as long as it holds it; changes are told by `renew`.
+   * @default false
+   */
+  longRunning?: boolean;
+}
+
+/** A registered controller and its work in numbers. */
+export interface ControllerView extends ControllerInput {
+  name: string;
+  /** Keys that wait for a worker. */
+  queued: number;
+  /** Keys that workers hold. */
+  claimed: number;
+  /** Keys that wait for their time: after `requeueAfter`, in back-off, or parked. */
+  waiting: number;
+  /** Waiting keys whose last run failed. */
+  failing: number;
+  /** Seconds that the oldest queued key has waited. */
+  oldestSeconds: number;
+  /** Workers with a live lease. */
+  workers: number;
+}
+
+export interface ControllerList {
+  items: ControllerView[];
+}
+
+/** Names one object. */
+export interface WorkKey {
+  /** Left out: the controller's own type. */
+  type?: string;
+  /** Left out: `default`, or none for a cluster-wide type. */
+  namespace?: string;
+  name: string;
+}
+
+/** What a worker asks for. */
+export interface ClaimInput {
+  /**
+   * Names this worker among those of the controller; its lease holds all its claims.
+   * @pattern ^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$ must be 1 to 128 letters, digits, dots, dashes, colons
+   */
+  worker: string;
+  /**
+   * At most this many keys.
+   * @isInt
+   * @minimum 1 must be at least 1
+   * @maximum 1000 must be at most 1000
+   */
+  max: number;
+  /**
+   * Wait up to so many seconds for the first key.
+   * @minimum 0 must not be negative
+   * @maximum 30 must be at most 30
+   * @default 0
+   */
+  waitSeconds?: number;
+  /**
+   * Claim exactly these, as far as they are queued: for workers that were told of them by RabbitMQ.
+   * @maxItems 1000 must be at most 1000
+   */
+  keys?: WorkKey[];
+}
+
+/** A claimed key with its object as it is now, or a stretch of another type's events to map. */
+export interface Claim {
+  /** Send it with the result, and in the header `Claim` of writes that it shall fence. */
+  token: string;
+  kind: 'key' | 'map';
+  type: string;
+  namespace?: string;
+  name?: string;
+  uid?: string | null;
+  /** The object, or null when it is gone. */
+  object?: JsonObject | null;
+  /**
+   * Failed runs before this one.
+   * @isInt
+   */
+  attempts?: number;
+  /** Why the key was queued. */
+  reason?: string;
+  /** For `map`: each event with the states before and after it, null where there is none. */
+  events?: MapEvent[];
+  /** The worker's lease from now, unless it is renewed. */
+  expiresInSeconds: number;
+}
+
+export interface MapEvent {
+  op: 'ADDED' | 'MODIFIED' | 'DELETED';
+  before: JsonObject | null;
+  object: JsonObject | null;
+}
+
+export interface ClaimList {
+  claims: Claim[];
+}
+
+export interface RenewInput {
+  /** @pattern ^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$ must be 1 to 128 letters, digits, dots, dashes, colons */
+  worker: string;
+  /**
+   * Claims that the worker believes to hold: those that it does not are answered as lost.
+   * @maxItems 1000 must be at most 1000
+   */
+  tokens?: string[];
+}
+
+export interface RenewQuery {
+  /** `true` keeps the connection open: the lease is renewed, and a line with this answer sent, every few seconds. */
+  stream?: boolean;
+}
+
+export interface Renewal {
+  /** The lease from now; 0: it had run out, and everything that the worker held is lost. */
+  expiresInSeconds: number;
+  /** Claims that the worker no longer holds. */
+  lost: string[];
+  /** Held claims whose object has changed since. */
+  changed: string[];
+}
+
+/** Names a key, all objects of a type that a selector matches, or all objects of a type. */
+export interface EnqueueTargetInput {
+  type?: string;
+  namespace?: string;
+  name?: string;
+  labelSelector?: string;
+  all?: boolean;
+}
+
+export interface ResultInput {
+  token: string;
+  /** `error`: again after a back-off. `terminal`: not again until the object changes. `released`: at once, by whoever takes it. */
+  result: 'done' | 'error' | 'terminal' | 'released';
+  /**
+   * After `done`: run again in so many seconds.
+   * @minimum 0 must not be negative
+   * @maximum 31536000 must be at most a year
+   */
+  requeueAfterSeconds?: number;
+  /**
+   * What went wrong, for people; never a secret.
+   * @maxLength 4096 must have at most 4096 characters
+   */
+  message?: string;
+  /**
+   * Keys of this controller to queue with it.
+   * @maxItems 1000 must be at most 1000
+   */
+  enqueue?: EnqueueTargetInput[];
+}
+
+export interface DoneInput {
+  /**
+   * @minItems 1 must not be empty
+   * @maxItems 1000 must be at most 1000
+   */
+  results: ResultInput[];
+}
+
+export interface DoneList {
+  results: { token: string; state: 'ok' | 'fenced' }[];
+}
+
+/** `keys`, or what selects them. */
+export interface EnqueueInput {
+  /** @maxItems 1000 must be at most 1000 */
+  keys?: WorkKey[];
+  type?: string;
+  namespace?: string;
+  labelSelector?: string;
+  /** All objects of the type. */
+  all?: boolean;
+  /**
+   * Higher goes first. Changes by clients have 10, by controllers 0, resyncs -10.
+   * @isInt
+   * @minimum -100 must be at least -100
+   * @maximum 100 must be at most 100
+   * @default 0
+   */
+  priority?: number;
+  /**
+   * @minimum 0 must not be negative
+   * @maximum 31536000 must be at most a year
+   */
+  afterSeconds?: number;
+}
+
+export interface EnqueueCount {
+  /**
+   * How many keys were named or matched.
+   * @isInt
+   */
+  count: number;
+}
+
+export interface WorkQuery {
+  /** Only keys in this state. */
+  state?: 'queued' | 'claimed' | 'waiting' | 'failing';
+  /**
+   * @isInt
+   * @minimum 1 must be at least 1
+   * @maximum 1000 must be at most 1000
+   * @default 100
+   */
+  limit?: number;
+  /** The token of the previous page. */
+  continue?: string;
+}
+
+/** A key of a controller and how it stands. */
+export interface WorkItem {
+  type: string;
+  namespace: string;
+  name: string;
+  state: 'queued' | 'claimed' | 'waiting';
+  reason: string;
+  priority: number;
+  attempts: number;
+  worker: string | null;
+  lastError: string | null;
+  queuedAt: string;
+  /** When it is due. */
+  notBefore: string | null;
+  /** A terminal error: it waits for its object to change. */
+  parked: boolean;
+}
+
+export interface WorkList {
+  items: WorkItem[];
+  continue?: string;
+}

@@ -1,0 +1,187 @@
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { ClientConfig } from 'pg';
+import { ApiServer, MissingEncryptionKey, typeTables } from './api/index.js';
+import { Bus } from './bus/index.js';
+import { BadSetting, isLoopback, readSettings, type Settings } from './config.js';
+import { startControllers } from './controllers/index.js';
+import { Database, EmbeddedPostgres, ensureTypes, findEmbedded, isDatabaseAway, migrate, parseConnection, sqlState, type Log } from './db/index.js';
+import { createLog } from './logging.js';
+
+const roles = {
+  run: 'everything in one process: the API, the controllers, and the embedded database when none is given',
+  api: 'the API alone, as often as wanted',
+  controllers: 'the controllers alone, as often as wanted',
+  migrate: 'brings the database to this release and ends',
+} as const;
+type Role = keyof typeof roles;
+
+/** Something that was started and is stopped in reverse order. */
+interface Part {
+  stop(): Promise<unknown>;
+}
+
+/** Ends the process with one line that says what is wrong and what to do. */
+class StartError extends Error {}
+
+async function main(): Promise<void> {
+  const [name = 'run'] = process.argv.slice(2);
+  const role = (Object.keys(roles) as Role[]).find(one => one === name);
+  if (!role) {
+    const list = Object.entries(roles).map(([one, text]) => `  ${one.padEnd(12)} ${text}`);
+    throw new StartError(`"${name}" is not a role. There are:\n${list.join('\n')}`);
+  }
+  const settings = readSettings();
+  const log = createLog({ level: settings.logLevel, format: settings.logFormat, part: role });
+  const parts: Part[] = [];
+  let stopping: Promise<void> | undefined;
+  const stop = () => (stopping ??= stopAll(parts, log));
+  const ended = new Promise<void>(resolve => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+      process.on(signal, () => {
+        log('info', 'stopping', { signal });
+        void stop().then(resolve);
+      });
+    }
+  });
+  try {
+    const lines = await start(role, settings, parts, log, () => stopping !== undefined);
+    if (role !== 'migrate' && stopping === undefined) {
+      process.stdout.write(`${lines.join('\n')}\n`);
+      await ended;
+    }
+  } finally {
+    await stop();
+  }
+}
+
+/** Starts the parts of a role in order; returns the last lines to print. */
+async function start(role: Role, settings: Settings, parts: Part[], log: Log, stopping: () => boolean): Promise<string[]> {
+  const lines: string[] = [];
+  let { apiUrl } = settings;
+  if (role !== 'controllers') {
+    const { connection, hint } = await connect(role, settings, parts, log);
+    const database = new Database({ connection, log });
+    parts.push(database);
+    await untilReachable(() => database.start(), log, stopping);
+    await migrate(connection, log);
+    await ensureTypes(database, typeTables());
+    if (role === 'migrate') return [];
+    const bus = new Bus({
+      database,
+      types: typeTables().map(({ type }) => type),
+      amqpUrl: settings.amqpUrl,
+      eventLogMax: settings.eventLogMax,
+      instance: settings.instance,
+      log,
+    });
+    parts.push(bus);
+    await bus.start();
+    const api = new ApiServer({
+      database,
+      bus,
+      encryptionKeys: settings.encryptionKeys ?? [generatedKey(settings.dataDir)],
+      host: settings.host,
+      port: settings.port,
+      token: settings.apiToken,
+      tls: settings.tls,
+      isLocalHost: isLoopback,
+      log,
+    });
+    parts.push(api);
+    const port = await api.start();
+    apiUrl = withPort(apiUrl, port);
+    if (hint) lines.push(`database: ${hint}`);
+  }
+  if (role !== 'api') {
+    const controllers = startControllers({
+      apiUrl,
+      apiToken: settings.apiToken,
+      apiCaFile: settings.apiCaFile ?? (role === 'run' ? settings.tls?.certFile : undefined),
+      amqpUrl: settings.amqpUrl,
+      healthPort: settings.healthPort,
+      host: settings.host,
+      concurrency: settings.concurrency,
+      log,
+    });
+    parts.push(controllers);
+    await controllers.start();
+  }
+  lines.push(`ready: ${apiUrl}`);
+  return lines;
+}
+
+/** How the database is reached; starts the embedded one when none is given and none of this DATA_DIR runs. */
+async function connect(role: Role, settings: Settings, parts: Part[], log: Log): Promise<{ connection: ClientConfig; hint?: string }> {
+  const { databaseUrl, postgresParams, dataDir } = settings;
+  const external = parseConnection({ DATABASE_URL: databaseUrl, POSTGRES_PARAMS: postgresParams });
+  if (external) return { connection: external };
+  // A role that is started beside `run` joins its database; `run` itself refuses a DATA_DIR that another one holds.
+  const running = role === 'run' ? undefined : await findEmbedded(dataDir);
+  if (running) return { connection: { connectionString: running.url } };
+  const embedded = new EmbeddedPostgres({ dataDir, log });
+  parts.push(embedded);
+  const { url, psqlHint } = await embedded.start();
+  return { connection: { connectionString: url }, hint: psqlHint };
+}
+
+/** Waits for a database that does not answer yet; says so once. What it refuses (password, name) ends the start. */
+async function untilReachable(attempt: () => Promise<void>, log: Log, stopping: () => boolean): Promise<void> {
+  for (let tries = 0; !stopping(); tries++) {
+    try {
+      await attempt();
+      return;
+    } catch (error) {
+      const reason = error instanceof Error ? error.message || String(error) : String(error);
+      // 28: authentication, 3D000: no such database
+      if (/^(28|3D)/.test(sqlState(error) ?? '')) {
+        throw new StartError(`The database refuses the connection: ${reason}. Check DATABASE_URL or POSTGRES_PARAMS.`);
+      }
+      if (!isDatabaseAway(error) && !(error instanceof AggregateError)) throw error;
+      if (tries % 30 === 0) {
+        log('error', 'the database does not answer; check DATABASE_URL or POSTGRES_PARAMS and that it runs; trying again every second', { reason });
+      }
+      await new Promise(resolve => setTimeout(resolve, 1_000));
+    }
+  }
+}
+
+/** The encryption key that belongs to the embedded database: made once, beside it. */
+function generatedKey(dataDir: string): Buffer {
+  const file = join(dataDir, 'encryption-key');
+  if (!existsSync(file)) {
+    mkdirSync(dataDir, { recursive: true });
+    writeFileSync(file, `${randomBytes(32).toString('base64')}\n`, { mode: 0o600, flag: 'wx' });
+  }
+  return Buffer.from(readFileSync(file, 'utf8').trim(), 'base64');
+}
+
+/** PORT=0 listens on a free port, which only the server knows. */
+function withPort(url: string, port: number): string {
+  const parsed = new URL(url);
+  if (parsed.port === '0') parsed.port = String(port);
+  return parsed.href.replace(/\/$/, '');
+}
+
+async function stopAll(parts: Part[], log: Log): Promise<void> {
+  for (const part of parts.reverse()) {
+    await part.stop().catch((error: unknown) => log('error', 'stopping failed', { error }));
+  }
+}
+
+main().catch((error: unknown) => {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  if (code === 'EADDRINUSE') {
+    process.stderr.write(`error: ${error instanceof Error ? error.message : ''}. Another program listens there: stop it, or set PORT to another port.\n`);
+  } else if (code === 'EACCES' || code === 'EADDRNOTAVAIL') {
+    process.stderr.write(`error: ${error instanceof Error ? error.message : ''}. Set HOST and PORT to an address of this machine that this user may use.\n`);
+  } else if (error instanceof BadSetting || error instanceof StartError || error instanceof MissingEncryptionKey) {
+    process.stderr.write(`error: ${error.message}\n`);
+  } else {
+    process.stderr.write(`error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
+  }
+  process.exitCode = 1;
+  // What is still open (a socket that hangs) must not keep a failed start alive.
+  setTimeout(() => process.exit(1), 2_000).unref();
+});
