@@ -1,0 +1,260 @@
+import type { TypeModel } from './read-types.js';
+import { routes, type Route } from './routes.js';
+
+/** The parts of an OpenAPI 3.0 document that are touched here. */
+export interface Document {
+  openapi: string;
+  info: Record<string, unknown>;
+  servers: unknown[];
+  tags?: unknown[];
+  security?: unknown[];
+  paths: Record<string, Record<string, Operation>>;
+  components: { schemas: Record<string, Schema> } & Record<string, unknown>;
+}
+
+export interface Operation {
+  operationId: string;
+  tags?: string[];
+  summary?: string;
+  description?: string;
+  parameters?: { name?: string; in?: string; $ref?: string }[];
+  requestBody?: { required?: boolean; content: Content; [field: string]: unknown };
+  responses: Partial<Record<string, Answer>>;
+  security?: unknown[];
+}
+
+export interface Schema {
+  $ref?: string;
+  type?: string;
+  properties?: Record<string, Schema>;
+  required?: string[];
+  [field: string]: unknown;
+}
+
+interface Answer {
+  $ref?: string;
+  description?: string;
+  content?: Content;
+  headers?: Record<string, unknown>;
+}
+
+type Content = Record<string, { schema?: Schema }>;
+
+const errors: Record<number, [name: string, description: string]> = {
+  400: [
+    'BadRequest',
+    'The body is not JSON, or something in the body or the query is unknown (InvalidJson, UnknownField, InvalidQuery).',
+  ],
+  401: ['Unauthorized', 'The bearer token is missing or wrong.'],
+  403: ['Forbidden', 'The request is not allowed.'],
+  404: ['NotFound', 'There is no such object.'],
+  409: [
+    'Conflict',
+    'Something else was there first: AlreadyExists, Conflict (the object has changed, read it again), Fenced.',
+  ],
+  410: ['Expired', 'The version asked for is no longer kept: list again and go on from there.'],
+  413: ['TooLarge', 'The body is larger than the limit, which the message names.'],
+  415: ['UnsupportedMediaType', 'The content type is none that the route takes.'],
+  422: ['Invalid', 'Fields are wrong: `details` has every violation with its path.'],
+  500: ['Internal', 'A bug; the request id leads to it in the log.'],
+  503: ['Unavailable', 'The database does not answer; try again.'],
+};
+const always = [400, 401, 403, 500, 503];
+
+const reference = (kind: string, name: string) => ({ $ref: `#/components/${kind}/${name}` });
+const schemaOf = (name: string): Schema => reference('schemas', name);
+
+/** Adds to tsoa's document what it cannot know: answers, headers, bodies, errors, security, the exact models of the types. */
+export function completeDocument(document: Document, types: TypeModel[], version: string): void {
+  document.info = { title: 'SyncSets', version, description: 'Typed objects, watches and work queues over HTTP.' };
+  document.servers = [{ url: '/' }];
+  document.security = [{ token: [] }, {}];
+  document.tags = types.map(({ type, description }) => ({ name: type, description }));
+  const models = document.components.schemas;
+  document.components = {
+    schemas: models,
+    responses: Object.fromEntries(
+      Object.values(errors).map(([name, description]) => [
+        name,
+        { description, content: { 'application/json': { schema: schemaOf('ErrorBody') } } },
+      ]),
+    ),
+    parameters,
+    headers,
+    securitySchemes: {
+      token: { type: 'http', scheme: 'bearer', description: 'Needed if the server was started with API_TOKEN.' },
+    },
+  };
+  for (const path of Object.values(document.paths)) {
+    for (const operation of Object.values(path)) general(operation);
+  }
+  for (const type of types) {
+    completeModels(models, type);
+    for (const route of routes(type)) {
+      const path = `/v1/${type.type}${route.path === '' ? '' : `/${route.path}`}`;
+      const operation = document.paths[path]?.[route.method.toLowerCase()];
+      if (!operation) throw new Error(`tsoa made no route ${route.method} ${path}`);
+      completeOperation(operation, route);
+    }
+  }
+  document.paths = sorted(document.paths);
+  document.components.schemas = used(document);
+}
+
+const parameters = {
+  IfMatch: {
+    name: 'If-Match',
+    in: 'header',
+    description: 'The `ETag` (or resourceVersion) that the object must still have, else 409.',
+    schema: { type: 'string' },
+  },
+  IfNoneMatch: {
+    name: 'If-None-Match',
+    in: 'header',
+    description: 'An `ETag`: if the object still has it, the answer is 304 without a body.',
+    schema: { type: 'string' },
+  },
+  IfAbsent: {
+    name: 'If-None-Match',
+    in: 'header',
+    description: '`*`: create the object, and fail if it exists.',
+    schema: { type: 'string', enum: ['*'] },
+  },
+  Claim: {
+    name: 'Claim',
+    in: 'header',
+    description: 'The token of a claim: the write is refused (409 Fenced) when the claim is no longer held.',
+    schema: { type: 'string' },
+  },
+};
+
+const headers = {
+  ETag: { description: "The object's resourceVersion in double quotes.", schema: { type: 'string' } },
+  Location: { description: 'The path of the object.', schema: { type: 'string' } },
+};
+
+/** What holds for every operation, hand-written ones included. */
+function general(operation: Operation): void {
+  const success = Object.keys(operation.responses).filter(code => code.startsWith('2'));
+  if (success.length > 1) delete operation.responses['204'];
+  for (const code of always) operation.responses[code] ??= errorResponse(code);
+  operation.responses['default'] = {
+    description: 'Any other error.',
+    content: { 'application/json': { schema: schemaOf('ErrorBody') } },
+  };
+  delete operation.security;
+}
+
+function completeOperation(operation: Operation, route: Route): void {
+  const write = route.method !== 'Get';
+  if (route.description !== undefined) operation.description = route.description;
+  for (const code of route.errors) operation.responses[code] = errorResponse(code);
+  for (const code of route.success) {
+    const response = operation.responses[code];
+    if (!response) throw new Error(`tsoa made no answer ${code} for ${operation.operationId}`);
+    const object = !['list', 'reveal', 'listNotices', 'recordNotice'].includes(route.name);
+    const names = [...(object ? ['ETag'] : []), ...(code === 201 && object ? ['Location'] : [])];
+    if (names.length > 0) response.headers = Object.fromEntries(names.map(name => [name, reference('headers', name)]));
+    if (route.name === 'list') {
+      const stream = { schema: { type: 'string', description: 'With `watch=true`.' } };
+      response.content = { ...response.content, 'application/x-ndjson': stream, 'text/event-stream': stream };
+    }
+  }
+  const header = [
+    ...(write && route.key && route.method !== 'Post' ? ['IfMatch'] : []),
+    ...(route.name === 'read' ? ['IfNoneMatch'] : []),
+    ...(route.name === 'replace' ? ['IfAbsent'] : []),
+    ...(write || route.name === 'reveal' ? ['Claim'] : []),
+  ];
+  operation.parameters = [...(operation.parameters ?? []), ...header.map(name => reference('parameters', name))];
+  if (route.name === 'read')
+    operation.responses['304'] = { description: 'The object still has the `ETag` that was sent.' };
+  if (operation.requestBody && route.documentedBody !== undefined) {
+    operation.requestBody.content = { 'application/json': { schema: schemaOf(route.documentedBody) } };
+  } else if (operation.requestBody && route.method === 'Patch') {
+    const patch = { schema: { type: 'object', additionalProperties: true } };
+    operation.requestBody.content = { 'application/merge-patch+json': patch, 'application/json': patch };
+  }
+}
+
+/** The model that is received says its type exactly; the one that is sent has the same server-set fields, as read-only. */
+function completeModels(models: Record<string, Schema>, { type, kind, namespaced, status }: TypeModel): void {
+  const received = models[kind];
+  const sent = models[`${kind}Input`];
+  if (!received?.properties || !sent?.properties) throw new Error(`tsoa made no models for ${kind}`);
+  Object.assign(received.properties['type'] ?? {}, { enum: [type] });
+  if (namespaced) received.required = [...(received.required ?? []), 'namespace'].sort();
+  else delete received.properties['namespace'];
+  const { properties } = received;
+  const ignored = ['generation', 'createdAt', 'updatedAt', 'deletedAt', 'status'];
+  const fields = Object.entries(sent.properties).filter(([field]) => !ignored.includes(field));
+  for (const field of ignored) if (properties[field]) fields.push([field, { ...properties[field], readOnly: true }]);
+  sent.properties = Object.fromEntries(fields);
+  if (status !== undefined) {
+    models[`${kind}StatusInput`] = {
+      type: 'object',
+      description: `The status of an object of the type ${type}; the rest of the object may be there and is ignored.`,
+      required: ['status'],
+      properties: {
+        status: schemaOf(status),
+        resourceVersion: sent.properties['resourceVersion'] ?? {},
+        uid: sent.properties['uid'] ?? {},
+      },
+      additionalProperties: true,
+    };
+  }
+}
+
+function errorResponse(code: number): { $ref: string } {
+  return reference('responses', errors[code]?.[0] ?? 'Internal');
+}
+
+/** The schemas that are referred to from anywhere, sorted by name. */
+function used(document: Document): Record<string, Schema> {
+  const { schemas, ...rest } = document.components;
+  const found: Record<string, Schema> = {};
+  const look = (text: string) => {
+    for (const [, name] of text.matchAll(/"#\/components\/schemas\/([^"]+)"/g)) {
+      const schema = name === undefined ? undefined : schemas[name];
+      if (name === undefined || !schema || found[name]) continue;
+      found[name] = schema;
+      look(JSON.stringify(schema));
+    }
+  };
+  look(JSON.stringify([document.paths, rest]));
+  return sorted(found);
+}
+
+function sorted<T>(record: Record<string, T>): Record<string, T> {
+  return Object.fromEntries(Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+/**
+ * The document as it is published. Names of texts with a pattern (`ResourceName`) are replaced by what they mean. What stands
+ * beside a `$ref` is kept: in OpenAPI 3.0 it is ignored there, so the description of such a field would be lost.
+ */
+export function publish(document: Document): Document {
+  const texts = new Map(
+    Object.entries(document.components.schemas)
+      .filter(([, schema]) => schema.type === 'string' && schema['enum'] === undefined)
+      .map(([name, schema]) => [`#/components/schemas/${name}`, schema]),
+  );
+  const walk = (node: unknown): unknown => {
+    if (Array.isArray(node)) return node.map(walk);
+    if (typeof node !== 'object' || node === null) return node;
+    const entries = Object.entries(node).filter(([key, value]) => !(key === 'nullable' && value === false));
+    const { $ref, ...rest } = Object.fromEntries(entries.map(([key, value]) => [key, walk(value)]));
+    // Lines of a comment are no lines for readers.
+    if (typeof rest['description'] === 'string')
+      rest['description'] = rest['description'].replace(/(?<!\n)\n(?!\n)/g, ' ');
+    if (typeof $ref !== 'string') return rest;
+    const text = texts.get($ref);
+    if (text) return { ...text, ...rest };
+    return Object.keys(rest).length > 0 ? { allOf: [{ $ref }], ...rest } : { $ref };
+  };
+  const published = walk(document) as Document;
+  const { schemas } = published.components;
+  const shown = Object.entries(schemas).filter(([name]) => !texts.has(`#/components/schemas/${name}`));
+  published.components.schemas = Object.fromEntries(shown);
+  return published;
+}

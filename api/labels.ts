@@ -1,0 +1,126 @@
+import type { ErrorDetail } from './errors.js';
+import { isObject, type JsonObject } from './json.js';
+import { check, type FieldError } from './validation.js';
+
+// The rules are those of Kubernetes ("Labels and Selectors", "Annotations", "Owners and Dependents" of its documentation), so
+// that objects can go from one to the other.
+
+const limits = { labels: 64, name: 63, prefix: 253, value: 63, annotationBytes: 256 * 1024 };
+const name = /^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$/;
+const prefix = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
+
+/** What is wrong with labels, which must be a map of texts already; `path` leads to them. */
+export function checkLabels(labels: Record<string, unknown>, path: string): FieldError[] {
+  const errors: FieldError[] = [];
+  const entries = Object.entries(labels);
+  if (entries.length > limits.labels) {
+    errors.push({ path, message: `must have at most ${limits.labels} labels, not ${entries.length}` });
+  }
+  for (const [key, value] of entries) {
+    errors.push(...checkKey(key, `${path}.${key}`), ...checkLabelValue(value, `${path}.${key}`));
+  }
+  return errors;
+}
+
+/** What is wrong with the value of a label. */
+export function checkLabelValue(value: unknown, path: string): FieldError[] {
+  if (typeof value !== 'string' || value === '') return [];
+  if (value.length > limits.value) {
+    return [{ path, message: `must have at most ${limits.value} characters, not ${value.length}` }];
+  }
+  if (name.test(value)) return [];
+  return [{ path, message: 'must be letters, digits, "-", "_" and ".", beginning and ending with a letter or digit' }];
+}
+
+/** What is wrong with the key of a label or an annotation, or with a finalizer: `name` or `prefix/name`. */
+export function checkKey(key: string, path: string): FieldError[] {
+  const slash = key.indexOf('/');
+  const before = slash < 0 ? undefined : key.slice(0, slash);
+  const after = key.slice(slash + 1);
+  const messages: string[] = [];
+  if (before !== undefined && (before.length > limits.prefix || !prefix.test(before))) {
+    messages.push(`must have a DNS name of at most ${limits.prefix} characters in front of the "/"`);
+  }
+  if (after.length > limits.name || !name.test(after)) {
+    const part = before === undefined ? 'its name' : 'what follows the "/"';
+    messages.push(
+      `${part} must be 1 to ${limits.name} letters, digits, "-", "_" and ".", beginning and ending with a letter or digit`,
+    );
+  }
+  return messages.map(message => ({ path, message }));
+}
+
+/**
+ * Everything that is wrong with what every object may carry: labels, annotations, finalizers and owners, in type and syntax.
+ * `object.namespace` is that of the object; cluster-wide objects have none, or an empty one.
+ */
+export function checkEnvelope(object: JsonObject): FieldError[] {
+  const errors: FieldError[] = [];
+  const texts = {
+    dataType: 'nestedObjectLiteral',
+    nestedProperties: {},
+    additionalProperties: { dataType: 'string' },
+  } as const;
+  check(texts, object['labels'], 'labels', errors);
+  check(texts, object['annotations'], 'annotations', errors);
+  check({ dataType: 'array', array: { dataType: 'string' } }, object['finalizers'], 'finalizers', errors);
+  check({ dataType: 'array', array: { ref: 'Owner' } }, object['owners'], 'owners', errors);
+  if (errors.length > 0) return errors;
+  const { labels, annotations, finalizers, owners } = object;
+  if (isObject(labels)) errors.push(...checkLabels(labels, 'labels'));
+  if (isObject(annotations)) errors.push(...checkAnnotations(annotations));
+  if (Array.isArray(finalizers)) errors.push(...checkFinalizers(finalizers));
+  if (Array.isArray(owners)) errors.push(...checkOwners(owners.filter(isObject), object['namespace']));
+  return errors;
+}
+
+function checkAnnotations(annotations: JsonObject): ErrorDetail[] {
+  const entries = Object.entries(annotations);
+  const errors = entries.flatMap(([key]) => checkKey(key, `annotations.${key}`));
+  const bytes = entries.reduce(
+    (sum, [key, value]) => sum + Buffer.byteLength(key) + Buffer.byteLength(String(value)),
+    0,
+  );
+  if (bytes > limits.annotationBytes) {
+    errors.push({
+      path: 'annotations',
+      message: `must have at most ${limits.annotationBytes} bytes together, not ${bytes}`,
+    });
+  }
+  return errors;
+}
+
+function checkFinalizers(finalizers: unknown[]): ErrorDetail[] {
+  return finalizers.flatMap((finalizer, i) => {
+    const path = `finalizers[${i}]`;
+    if (finalizers.indexOf(finalizer) < i) return [{ path, message: 'is there twice' }];
+    return checkKey(String(finalizer), path);
+  });
+}
+
+function checkOwners(owners: JsonObject[], namespace: unknown): ErrorDetail[] {
+  const errors: ErrorDetail[] = [];
+  const controllers = owners.filter(owner => owner['controller'] === true);
+  if (controllers.length > 1) {
+    errors.push({
+      path: 'owners',
+      message: `must have at most one owner with controller: true, not ${controllers.length}`,
+    });
+  }
+  owners.forEach((owner, i) => {
+    const path = `owners[${i}]`;
+    if (owners.findIndex(other => other['uid'] === owner['uid']) < i)
+      errors.push({ path: `${path}.uid`, message: 'is there twice' });
+    if (owner['uid'] === '') errors.push({ path: `${path}.uid`, message: 'must not be empty' });
+    if (!/^[a-z]+$/.test(String(owner['type']))) {
+      errors.push({ path: `${path}.type`, message: 'must be the plural name of a type, for example clusters' });
+    }
+    const foreign = owner['namespace'] !== undefined && owner['namespace'] !== (namespace ?? '');
+    if (foreign)
+      errors.push({
+        path: `${path}.namespace`,
+        message: 'must be the namespace of the object; owners in other namespaces are not possible',
+      });
+  });
+  return errors;
+}

@@ -1,0 +1,48 @@
+/** Which objects to list or watch. */
+export interface ListQuery {
+  /** Only objects of this namespace. Left out: of all namespaces. */
+  namespace?: string;
+  /**
+   * Only objects whose labels match: `key=value` (or `==`), `key!=value`, `key in (a,b)`, `key notin (a,b)`, `key`, `!key`; a
+   * comma means "and". `!=` and `notin` also match objects without the label.
+   */
+  labelSelector?: string;
+  /** Only objects with these field values: `name=value`, `namespace=value`; `!=` for all others; a comma means "and". */
+  fieldSelector?: string;
+  /**
+   * At most this many objects in one answer; `continue` in the answer leads to the rest.
+   * @isInt
+   * @minimum 1 must be at least 1
+   * @maximum 10000 must be at most 10000
+   */
+  limit?: number;
+  /** The token of the previous page; with the same selectors as before. */
+  continue?: string;
+  /**
+   * A list: not older than this version. A watch: the changes after this version, without the objects of now.
+   * @pattern ^[0-9]+$ must be a version as the server gave it: decimal digits
+   */
+  resourceVersion?: string;
+  /** `true` answers with a stream of changes in place of a list. */
+  watch?: boolean;
+}
+
+/** Which state of which object to delete, and what becomes of the objects that it owns. */
+export interface DeleteQuery {
+  /**
+   * Only if this is still the object's version, else 409.
+   * @pattern ^[0-9]+$ must be a version as the server gave it: decimal digits
+   */
+  resourceVersion?: string;
+  /** Only if this is the object's uid, else 409. */
+  uid?: string;
+  /**
+   * `Background` (meant when left out): the object goes at once, what it owns follows. `Foreground`: what it owns goes first.
+   * `Orphan`: what it owns stays.
+   */
+  propagationPolicy?: 'Background' | 'Foreground' | 'Orphan';
+}
+
+/** No query parameter. */
+// eslint-disable-next-line @typescript-eslint/no-empty-object-type -- tsoa reads interfaces only
+export interface NoQuery {}

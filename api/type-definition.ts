@@ -1,0 +1,42 @@
+import type { ErrorDetail } from './errors.js';
+
+/**
+ * What the platform must know of a type beside its models. The generator writes one per type file into `build/types.ts`.
+ */
+export interface TypeDefinition {
+  /** The plural in lower case, which names route, table and events: `clusters`. */
+  type: string;
+  /** The name of the interface: `Cluster`. */
+  kind: string;
+  namespaced: boolean;
+  /** The interface's doc comment. */
+  description: string;
+  /** The names of the type's own fields, without `status`. */
+  fields: string[];
+  /** Fields marked `@secret`; `map` says that each value of the map is a secret, else the field is one. */
+  secrets: { field: string; map: boolean }[];
+  /** Fields marked `@immutable`. */
+  immutable: string[];
+  /** Fields marked `@index`. */
+  indexes: string[];
+  /** Values that fields left out by the client get on create and replace, from `@default`. */
+  defaults: Record<string, unknown>;
+  /** The only controller that may write objects of the type, from `@writer`. */
+  writer?: string;
+  /** How long events are kept at least, as a Postgres interval, from `@keepEvents`. */
+  keepEvents?: string;
+  /** The model that a whole object, as clients send it, is checked with: `ClusterInput`. */
+  input: string;
+  /** The model that the status is checked with: `ClusterStatus`. Missing for types without status. */
+  status?: string;
+  /** What a model cannot say, exported by the type file as `rules`. */
+  rules?: Rule[];
+}
+
+/** A check beyond what an interface can say. It runs on objects that fit their model. */
+export interface Rule {
+  /** The rule is checked when one of these top-level fields is new or has changed. */
+  fields: string[];
+  /** Returns what is wrong; an empty list if nothing is. Secret values may be masked. */
+  check: (object: Record<string, unknown>) => ErrorDetail[];
+}

@@ -1,0 +1,39 @@
+import type { Resource, ResourceName } from '../resource.js';
+import type { SetContent } from '../set-content.js';
+import type { Rule } from '../type-definition.js';
+
+/**
+ * Objects, patches and secrets for some clusters of one namespace, given by name.
+ * @scope namespaced
+ */
+export interface SyncSet extends Resource, SetContent {
+  /**
+   * The names of the clusters that the set is applied to, in the set's own namespace.
+   * @uniqueItems must not name a cluster twice
+   */
+  clusterRefs: ResourceName[];
+  /**
+   * Whether clusters may be named that do not exist yet; the set is applied once they do.
+   * @default false
+   */
+  allowMissing?: boolean;
+}
+
+export const rules: Rule[] = [
+  {
+    fields: ['secretMappings'],
+    check: object => {
+      const { secretMappings = [], namespace = 'default' } = object as Pick<SyncSet, 'secretMappings' | 'namespace'>;
+      return secretMappings.flatMap(({ sourceRef }, i) =>
+        (sourceRef.namespace ?? namespace) === namespace
+          ? []
+          : [
+              {
+                path: `secretMappings[${i}].sourceRef.namespace`,
+                message: `must be the namespace of the set, "${namespace}"`,
+              },
+            ],
+      );
+    },
+  },
+];
