@@ -1,0 +1,307 @@
+import type { Notice, Revealed } from './generated/index.js';
+import type { Broker } from './broker.js';
+import type { Key, Resource } from './resource.js';
+import type { Transport } from './transport.js';
+
+/** For one call. */
+export interface CallOptions {
+  /** Token of a held claim: the write is refused (409 Fenced) once the claim is lost. */
+  claim?: string;
+  /** Ends the call; it rejects with the signal's reason. */
+  signal?: AbortSignal;
+}
+
+/** Which objects to list. */
+export interface ListOptions {
+  namespace?: string;
+  /** `env=prod,tier in (web,db),!legacy`. */
+  labelSelector?: string;
+  /** `name=cluster1`. */
+  fieldSelector?: string;
+  /** Objects in one answer. */
+  limit?: number;
+  /** `continue` of the page before. */
+  continue?: string;
+  /** Not older than this version. */
+  resourceVersion?: string;
+}
+
+export interface Page<T> {
+  items: T[];
+  /** The version that all pages of this list show; watch from here to miss nothing. */
+  resourceVersion: string;
+  /** Gets the next page; missing on the last. */
+  continue?: string;
+  remainingItemCount?: number;
+}
+
+/** Which state of which object to delete, and what becomes of the objects that it owns. */
+export interface RemoveOptions {
+  /** Only this very object, not one that has taken its name. */
+  uid?: string;
+  /** Only in this version. */
+  resourceVersion?: string;
+  propagationPolicy?: 'Background' | 'Foreground' | 'Orphan';
+}
+
+/**
+ * A merge patch (RFC 7386): what is named is replaced, `null` removes, arrays are replaced whole. With `resourceVersion` in
+ * it, it is refused (409 Conflict) if the object has changed since.
+ */
+export type MergePatch<T> = {
+  [K in keyof T]?:
+    (NonNullable<T[K]> extends unknown[] | string | number | boolean ? T[K] : MergePatch<NonNullable<T[K]>>) | null;
+};
+
+/** What the generated services and the untyped one have in common. */
+export interface Service<T, Input> {
+  create(call: { body: Input }): Promise<T>;
+  list(call: ListOptions): Promise<Page<T>>;
+  read(call: ServiceKey): Promise<T>;
+  replace(call: ServiceKey & { body: Input }): Promise<T>;
+  patch(call: ServiceKey & { body: Record<string, unknown> }): Promise<T>;
+  delete(call: ServiceKey & RemoveOptions): Promise<T>;
+  listNotices(call: ServiceKey): Promise<{ items: Notice[] }>;
+  recordNotice(call: ServiceKey & { body: { reason: string; message: string } }): Promise<Notice>;
+  readStatus?(call: ServiceKey): Promise<T>;
+  replaceStatus?(call: ServiceKey & { body: object }): Promise<T>;
+  patchStatus?(call: ServiceKey & { body: Record<string, unknown> }): Promise<T>;
+  reveal?(call: ServiceKey): Promise<Revealed>;
+}
+
+interface ServiceKey {
+  namespace: string;
+  name: string;
+}
+
+/** What a collection is made of. */
+export interface CollectionSource<T, Input> {
+  type: string;
+  transport: Transport;
+  broker: Broker | undefined;
+  /** The namespace of keys that name none. */
+  defaultNamespace: string;
+  /** Makes the service of the type for a call with these options. */
+  service: (options: CallOptions) => Service<T, Input>;
+  /** For all calls. */
+  claim?: string;
+  signal?: AbortSignal;
+}
+
+/**
+ * The objects of one type. All methods throw `PlatformError` when the server refuses and `ConnectionError` when it does not
+ * answer. Where a key is asked for, an object will do; its namespace is `default` when left out.
+ */
+export class Collection<T extends Resource, Input extends object> {
+  readonly type: string;
+  /** `/v1/clusters`. */
+  readonly path: string;
+  /** @internal */
+  readonly transport: Transport;
+  /** @internal */
+  readonly broker: Broker | undefined;
+  readonly #source: CollectionSource<T, Input>;
+
+  /** @internal */
+  constructor(source: CollectionSource<T, Input>) {
+    this.type = source.type;
+    this.path = `/v1/${source.type}`;
+    this.transport = source.transport;
+    this.broker = source.broker;
+    this.#source = source;
+  }
+
+  /**
+   * Creates an object; throws `AlreadyExists` if there is one of that name.
+   *
+   * @example
+   * const cluster = await client.clusters.create({ name: 'cluster1', namespace: 'foo', labels: { env: 'prod' } });
+   */
+  create(object: Input, options?: CallOptions): Promise<T> {
+    return this.service(options).create({ body: object });
+  }
+
+  /**
+   * Reads an object; throws `NotFound`.
+   *
+   * @example
+   * const cluster = await client.clusters.read({ namespace: 'foo', name: 'cluster1' });
+   */
+  read(key: Key, options?: CallOptions): Promise<T> {
+    return this.service(options).read(this.keyOf(key));
+  }
+
+  /**
+   * One page of objects; `all` goes through the pages.
+   *
+   * @example
+   * const { items, resourceVersion } = await client.clusters.list({ labelSelector: 'env=prod', limit: 100 });
+   */
+  list(query: ListOptions = {}, options?: CallOptions): Promise<Page<T>> {
+    return this.service(options).list(query);
+  }
+
+  /**
+   * All objects, page by page, as they were at the moment of the first page. Throws `Expired` if reading takes so long that
+   * the server has forgotten that moment; begin again then.
+   *
+   * @example
+   * for await (const cluster of client.clusters.all({ namespace: 'foo' })) console.log(cluster.name);
+   */
+  async *all(query: Omit<ListOptions, 'continue'> = {}, options?: CallOptions): AsyncGenerator<T, void, undefined> {
+    let page: Page<T> | undefined;
+    do {
+      const next = page?.continue === undefined ? {} : { continue: page.continue, resourceVersion: undefined };
+      page = await this.list({ limit: 500, ...query, ...next }, options);
+      yield* page.items;
+    } while (page.continue !== undefined);
+  }
+
+  /**
+   * Replaces an object by the one given; with its `resourceVersion` in it, throws `Conflict` if the stored one has changed.
+   *
+   * @example
+   * const cluster = await client.clusters.read({ name: 'cluster1' });
+   * await client.clusters.replace({ ...cluster, labels: { ...cluster.labels, env: 'prod' } });
+   */
+  replace(object: Input & Key, options?: CallOptions): Promise<T> {
+    return this.service(options).replace({ ...this.keyOf(object), body: object });
+  }
+
+  /**
+   * Changes parts of an object.
+   *
+   * @example
+   * await client.clusters.patch({ name: 'cluster1' }, { labels: { env: 'prod', old: null } });
+   */
+  patch(key: Key, patch: MergePatch<T>, options?: CallOptions): Promise<T> {
+    return this.service(options).patch({ ...this.keyOf(key), body: patch });
+  }
+
+  /**
+   * Deletes an object and returns its last state; with finalizers it stays, marked `deletedAt`, until the last is removed.
+   *
+   * @example
+   * await client.clusters.remove(cluster, { uid: cluster.uid });
+   */
+  remove(key: Key, { uid, resourceVersion, propagationPolicy }: RemoveOptions = {}, options?: CallOptions): Promise<T> {
+    return this.service(options).delete({ ...this.keyOf(key), uid, resourceVersion, propagationPolicy });
+  }
+
+  /**
+   * What controllers wanted people to know about an object, the latest first.
+   *
+   * @example
+   * for (const notice of await client.clusters.notices({ name: 'cluster1' })) console.log(notice.message);
+   */
+  async notices(key: Key, options?: CallOptions): Promise<Notice[]> {
+    return (await this.service(options).listNotices(this.keyOf(key))).items;
+  }
+
+  /**
+   * Records a notice about an object.
+   *
+   * @param reason one word in CamelCase, for programs
+   * @example
+   * await client.clusters.recordNotice({ name: 'cluster1' }, 'CertificateExpires', 'The certificate ends in 6 days');
+   */
+  recordNotice(key: Key, reason: string, message: string, options?: CallOptions): Promise<Notice> {
+    return this.service(options).recordNotice({ ...this.keyOf(key), body: { reason, message } });
+  }
+
+  /**
+   * The same collection, all its writes fenced by a claim.
+   *
+   * @example
+   * await client.clusters.withClaim(token).patchStatus({ name: 'cluster1' }, { serverVersion: 'v1.34.4' });
+   */
+  withClaim(claim: string): this {
+    // TypeScript does not know that `this.constructor` makes what `this` is.
+    const Same = this.constructor as new (source: CollectionSource<T, Input>) => this;
+    return new Same({ ...this.#source, claim });
+  }
+
+  /** @internal Checks that something which came over the wire is an object; the server has validated the rest. */
+  readonly parse = (object: unknown): T => {
+    if (!isResource(object)) throw new TypeError(`The server sent something that is no object of ${this.type}`);
+    return object as T;
+  };
+
+  protected service(options?: CallOptions): Service<T, Input> {
+    const { service, claim, signal } = this.#source;
+    return service({ claim, signal, ...options });
+  }
+
+  protected keyOf({ namespace = this.#source.defaultNamespace, name }: Key): ServiceKey {
+    return { namespace, name };
+  }
+}
+
+/** What collections have whose type has a status. */
+export interface StatusCalls<T, StatusInput> {
+  /** Reads the whole object, status included. */
+  readStatus(key: Key, options?: CallOptions): Promise<T>;
+  /**
+   * Replaces an object's status and nothing else; `uid` and `resourceVersion` beside it are preconditions.
+   *
+   * @example
+   * await client.clusters.replaceStatus({ name: 'cluster1' }, { status: { serverVersion: 'v1.34.4' } });
+   */
+  replaceStatus(key: Key, body: StatusInput, options?: CallOptions): Promise<T>;
+  /**
+   * Changes parts of an object's status; `uid` and `resourceVersion` in `preconditions` say which state it is meant for.
+   *
+   * @example
+   * await client.clusters.patchStatus(cluster, { nodeCount: 3 }, { uid: cluster.uid });
+   */
+  patchStatus(
+    key: Key,
+    status: T extends { status?: infer Status } ? MergePatch<NonNullable<Status>> : never,
+    preconditions?: { uid?: string; resourceVersion?: string },
+    options?: CallOptions,
+  ): Promise<T>;
+}
+
+/** What collections have whose type has secret fields. */
+export interface SecretCalls {
+  /**
+   * The secret fields in clear. Needs a held claim of a controller that is registered with `reveal` for the type.
+   *
+   * @example
+   * const { fields } = await context.client.clusters.reveal(cluster);
+   */
+  reveal(key: Key, options?: CallOptions): Promise<Revealed>;
+}
+
+/** A collection with all that a type can have. */
+export class FullCollection<T extends Resource, Input extends object>
+  extends Collection<T, Input>
+  implements StatusCalls<T, object>, SecretCalls
+{
+  readStatus(key: Key, options?: CallOptions): Promise<T> {
+    return this.#offered(this.service(options).readStatus?.(this.keyOf(key)));
+  }
+
+  replaceStatus(key: Key, body: object, options?: CallOptions): Promise<T> {
+    return this.#offered(this.service(options).replaceStatus?.({ ...this.keyOf(key), body }));
+  }
+
+  patchStatus(key: Key, status: object, preconditions: object = {}, options?: CallOptions): Promise<T> {
+    const body = { ...preconditions, status };
+    return this.#offered(this.service(options).patchStatus?.({ ...this.keyOf(key), body }));
+  }
+
+  reveal(key: Key, options?: CallOptions): Promise<Revealed> {
+    return this.#offered(this.service(options).reveal?.(this.keyOf(key)));
+  }
+
+  #offered<R>(answer: Promise<R> | undefined): Promise<R> {
+    if (!answer) throw new TypeError(`${this.type} has no status, or no secret fields`);
+    return answer;
+  }
+}
+
+function isResource(object: unknown): object is Resource {
+  if (typeof object !== 'object' || object === null) return false;
+  return ['name', 'uid', 'resourceVersion'].every(field => typeof Reflect.get(object, field) === 'string');
+}

@@ -1,0 +1,189 @@
+import { Broker, type Log } from './broker.js';
+import {
+  FullCollection,
+  type CallOptions,
+  type Collection,
+  type SecretCalls,
+  type Service,
+  type StatusCalls,
+} from './collection.js';
+import { GeneratedClient } from './generated/index.js';
+import type { Resource } from './resource.js';
+import { ServiceTransport, UntypedService } from './service.js';
+import { Transport } from './transport.js';
+import { Controllers } from './work.js';
+
+export interface ConnectOptions {
+  /** Where the API is. Default `http://127.0.0.1:7070`. */
+  url?: string;
+  /** Bearer token, where the API asks for one. */
+  token?: string;
+  /** PEM file of the authorities to trust instead of the system's. */
+  caFile?: string;
+  /** RabbitMQ, for `events` and work queues; all else goes over HTTP. */
+  amqpUrl?: string;
+  /** Longest time for one attempt of a call. Default 30. */
+  timeoutSeconds?: number;
+  /** How long calls are repeated while the server is unavailable. Default 10; 0 never repeats. */
+  retrySeconds?: number;
+  /** Closes the client. */
+  signal?: AbortSignal;
+  /** Where troubles in the background are reported. Default: warnings of the process. */
+  log?: Log;
+}
+
+interface ObjectService {
+  create(call: never): Promise<unknown>;
+  recordNotice(call: never): Promise<unknown>;
+}
+
+type CollectionOf<S> = S extends {
+  create(call: { body: infer Input extends object }): Promise<infer T extends Resource>;
+}
+  ? Collection<T, Input> &
+      (S extends { replaceStatus(call: { body: infer StatusInput }): unknown }
+        ? StatusCalls<T, StatusInput>
+        : unknown) &
+      (S extends { reveal(call: never): unknown } ? SecretCalls : unknown)
+  : never;
+
+/** The types of the API by name, and what their objects are: `Kinds['clusters']` is `Cluster`. */
+export type Kinds = {
+  [
+    Type in keyof GeneratedClient as GeneratedClient[Type] extends ObjectService ? Type : never
+  ]: GeneratedClient[Type] extends {
+    create(call: never): Promise<infer T extends Resource>;
+  }
+    ? T
+    : never;
+};
+
+/** A collection for each type. */
+export type Collections = { readonly [Type in keyof Kinds]: CollectionOf<GeneratedClient[Type]> };
+
+/** What `connect` gives: `client.clusters`, `client.syncsets` and so on, and what follows. */
+export interface Client extends Collections {
+  /** Work of controllers, call by call; the runtime (`syncsets/controllers`) does all this by itself. */
+  readonly controllers: Controllers;
+  /** RabbitMQ; undefined when the client was connected without `amqpUrl`. */
+  readonly broker: Broker | undefined;
+  /**
+   * The collection of a type that is known at run time only.
+   *
+   * @example
+   * const object = await client.collection('clusters').read({ namespace: 'foo', name: 'cluster1' });
+   */
+  collection(type: string): FullCollection<Resource, object>;
+  /**
+   * The same client, with options for all calls of its collections.
+   *
+   * @example
+   * await client.with({ claim: token }).clusters.patch({ name: 'cluster1' }, { labels: { seen: 'true' } });
+   */
+  with(options: CallOptions): Client;
+  /** Ends all calls and watches and closes all connections. */
+  close(): Promise<void>;
+}
+
+/**
+ * Makes a client. Nothing is sent yet: a server that is away is noticed, and waited for, by the calls.
+ *
+ * @throws TypeError a URL or the token is none; Error: the CA file cannot be read
+ * @example
+ * import { connect } from 'syncsets/client';
+ *
+ * const client = connect({ url: 'https://syncsets.example.com', token });
+ * await client.clusters.create({ name: 'cluster1', namespace: 'foo' });
+ * await client.close();
+ */
+export function connect(options: ConnectOptions = {}): Client {
+  const { url = 'http://127.0.0.1:7070', amqpUrl, signal, log = warnings, ...rest } = options;
+  const broker = amqpUrl === undefined ? undefined : new Broker(amqpUrl, log);
+  const transport = new Transport({ url, ...rest, signal });
+  const client = new PlatformClient(transport, broker, {});
+  signal?.addEventListener('abort', () => void client.close(), { once: true });
+  return withCollections(client);
+}
+
+class PlatformClient {
+  readonly controllers: Controllers;
+  readonly #transport: Transport;
+  readonly #options: CallOptions;
+  readonly #collections = new Map<string, unknown>();
+
+  constructor(
+    transport: Transport,
+    readonly broker: Broker | undefined,
+    options: CallOptions,
+  ) {
+    this.#transport = transport;
+    this.#options = options;
+    this.controllers = new Controllers(transport);
+  }
+
+  collection(type: string): FullCollection<Resource, object> {
+    return this.#make(type, '', options => new UntypedService(type, new ServiceTransport(this.#transport, options)));
+  }
+
+  typed(type: keyof Kinds): unknown {
+    const known = this.#collections.get(type);
+    if (known) return known;
+    const make = (options: CallOptions) => {
+      const service: unknown = new GeneratedClient(new ServiceTransport(this.#transport, options))[type];
+      return service as Service<Resource, object>;
+    };
+    const collection = this.#make(type, 'default', make);
+    this.#collections.set(type, collection);
+    return collection;
+  }
+
+  with(options: CallOptions): Client {
+    return withCollections(new PlatformClient(this.#transport, this.broker, { ...this.#options, ...options }));
+  }
+
+  async close(): Promise<void> {
+    this.#transport.close();
+    await this.broker?.close();
+  }
+
+  #make(type: string, defaultNamespace: string, service: (options: CallOptions) => Service<Resource, object>) {
+    const { broker } = this;
+    return new FullCollection({
+      type,
+      transport: this.#transport,
+      broker,
+      defaultNamespace,
+      service,
+      ...this.#options,
+    });
+  }
+}
+
+/** The types, as the generated client has them: its services that create objects and take notices of them. */
+const kinds = Object.entries(
+  new GeneratedClient({ request: () => Promise.reject(new Error('not connected')) }),
+).flatMap(([type, service]: [string, unknown]) => (isObjectService(service) ? [type as keyof Kinds] : []));
+
+// On the prototype, so that a client for one claim costs next to nothing.
+for (const type of kinds) {
+  Object.defineProperty(PlatformClient.prototype, type, {
+    enumerable: true,
+    get(this: PlatformClient) {
+      return this.typed(type);
+    },
+  });
+}
+
+/** The getters above are the collections that `Client` promises; both are made from the same generated class. */
+function withCollections(client: PlatformClient): Client {
+  return client as PlatformClient & Collections;
+}
+
+function isObjectService(service: unknown): service is ObjectService {
+  return typeof service === 'object' && service !== null && 'create' in service && 'recordNotice' in service;
+}
+
+const warnings: Log = {
+  info: () => undefined,
+  warn: (fields, message) => process.emitWarning(`${message}: ${JSON.stringify(fields)}`, 'SyncSetsWarning'),
+};

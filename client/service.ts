@@ -1,0 +1,112 @@
+import type { CallOptions, Service } from './collection.js';
+import type { ApiRequestOptions, Transport as GeneratedTransport } from './generated/index.js';
+import type { Resource } from './resource.js';
+import type { Call, Transport } from './transport.js';
+
+/** Carries the generated services' requests, with what their methods cannot say: claim and signal. */
+export class ServiceTransport implements GeneratedTransport {
+  constructor(
+    private readonly transport: Transport,
+    private readonly options: CallOptions,
+  ) {}
+
+  async request<T>({ method, url, path = {}, query, body, mediaType }: ApiRequestOptions): Promise<T> {
+    if (method === 'HEAD' || method === 'OPTIONS') throw new TypeError(`${method} is not a method of the API`);
+    const answer = await this.transport.send({
+      method,
+      path: url.replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(String(path[name]))),
+      query,
+      body: body as unknown,
+      contentType: mediaType,
+      repeat: mayRepeat(method, query),
+      ...this.options,
+    });
+    // The server validates what it sends; its type is that of the document which this client was generated from.
+    return answer as T;
+  }
+}
+
+/**
+ * Whether a request may be sent again when its answer was lost. A second POST creates a second time; a second DELETE could
+ * meet another object of that name, unless it says which one. PUT and merge PATCH end in the same state; one with a
+ * `resourceVersion` may report a conflict with itself, which is the answer that makes its sender look.
+ */
+function mayRepeat(method: Call['method'], query: ApiRequestOptions['query']): boolean {
+  return method === 'DELETE' ? query?.uid !== undefined : method !== 'POST';
+}
+
+/** The service of a type that is known by name only; cluster-wide where keys have no namespace. */
+export class UntypedService implements Service<Resource, object> {
+  constructor(
+    private readonly type: string,
+    private readonly transport: GeneratedTransport,
+  ) {}
+
+  create({ body }: { body: object }): Promise<Resource> {
+    return this.#send('POST', {}, '', { body, mediaType: 'application/json' });
+  }
+
+  list(query: object): ReturnType<Service<Resource, object>['list']> {
+    return this.#send('GET', {}, '', { query });
+  }
+
+  read(key: Key): Promise<Resource> {
+    return this.#send('GET', key, '');
+  }
+
+  replace({ body, ...key }: Key & { body: object }): Promise<Resource> {
+    return this.#send('PUT', key, '', { body, mediaType: 'application/json' });
+  }
+
+  patch({ body, ...key }: Key & { body: object }): Promise<Resource> {
+    return this.#send('PATCH', key, '', { body, mediaType: 'application/merge-patch+json' });
+  }
+
+  delete({ namespace, name, ...query }: Key): Promise<Resource> {
+    return this.#send('DELETE', { namespace, name }, '', { query });
+  }
+
+  listNotices(key: Key): ReturnType<Service<Resource, object>['listNotices']> {
+    return this.#send('GET', key, '/notices');
+  }
+
+  recordNotice({ body, ...key }: Key & { body: object }): ReturnType<Service<Resource, object>['recordNotice']> {
+    return this.#send('POST', key, '/notices', { body, mediaType: 'application/json' });
+  }
+
+  readStatus(key: Key): Promise<Resource> {
+    return this.#send('GET', key, '/status');
+  }
+
+  replaceStatus({ body, ...key }: Key & { body: object }): Promise<Resource> {
+    return this.#send('PUT', key, '/status', { body, mediaType: 'application/json' });
+  }
+
+  patchStatus({ body, ...key }: Key & { body: object }): Promise<Resource> {
+    return this.#send('PATCH', key, '/status', { body, mediaType: 'application/merge-patch+json' });
+  }
+
+  reveal(key: Key): ReturnType<NonNullable<Service<Resource, object>['reveal']>> {
+    return this.#send('GET', key, '/reveal');
+  }
+
+  #send<T>(
+    method: Call['method'],
+    { namespace = '', name }: Partial<Key>,
+    suffix: string,
+    more: Partial<ApiRequestOptions> = {},
+  ): Promise<T> {
+    const place = name === undefined ? '' : namespace === '' ? '/{name}' : '/{namespace}/{name}';
+    return this.transport.request<T>({
+      method,
+      url: `/v1/{type}${place}${suffix}`,
+      path: { type: this.type, namespace, name },
+      ...more,
+    });
+  }
+}
+
+interface Key {
+  namespace?: string;
+  name: string;
+}

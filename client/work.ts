@@ -1,0 +1,273 @@
+import type { IncomingMessage } from 'node:http';
+import type { ControllerView, WorkList } from './generated/index.js';
+import { linesOf } from './lines.js';
+import type { Resource } from './resource.js';
+import type { Transport } from './transport.js';
+
+/** Which parts of a change make work. */
+export type Interest = 'spec' | 'metadata' | 'status' | 'deletion';
+
+/** What a controller reconciles and what else it watches; the answer of the server says more. */
+export interface Registration {
+  /** A type, or `*` for all. */
+  type: string;
+  /** Default spec, metadata and deletion. */
+  on?: Interest[];
+  /** Types whose events are handed out as maps, to be turned into keys. */
+  watches?: string[];
+  /** How long a worker that falls silent keeps its claims. Default 15. */
+  claimSeconds?: number;
+  /** Of two registrations that differ, the higher one holds. Default 0. */
+  revision?: number;
+  /** Types whose secret fields it may read. */
+  reveal?: string[];
+  longRunning?: boolean;
+}
+
+/** A key of a type's object; `namespace` is left out for cluster-wide types. */
+export interface WorkKey {
+  type: string;
+  namespace?: string;
+  name: string;
+}
+
+/** An object to reconcile. Only this worker has it until it reports or its lease runs out. */
+export interface KeyClaim extends WorkKey {
+  kind: 'key';
+  /** Fences writes (`claim`) and reports the result. */
+  token: string;
+  uid: string | null;
+  /** The object as it is now; null when it is gone. */
+  object: Resource | null;
+  /** Failed runs before this one. */
+  attempts: number;
+  /** Why it was queued: `added`, `modified`, `requeueAfter`, `error`, … */
+  reason: string;
+  expiresInSeconds: number;
+}
+
+/** Events of a watched type, to be turned into keys. */
+export interface MapClaim {
+  kind: 'map';
+  token: string;
+  type: string;
+  /** Whole states before and after each event. */
+  events: { op: 'ADDED' | 'MODIFIED' | 'DELETED'; before: Resource | null; object: Resource | null }[];
+  expiresInSeconds: number;
+}
+
+export type Claim = KeyClaim | MapClaim;
+
+export interface ClaimRequest {
+  /** Names the process; all its claims share one lease. */
+  worker: string;
+  /** 1 to 1,000. */
+  max: number;
+  /** Waits for work this long, at most 30. Default 0. */
+  waitSeconds?: number;
+  /** Only these, as far as they are queued; as a worker asks that got them from RabbitMQ. */
+  keys?: WorkKey[];
+  signal?: AbortSignal;
+}
+
+/** One key, the keys of all objects that a selector matches, or all keys of a type. */
+export type Target =
+  WorkKey | { type: string; namespace?: string; labelSelector: string } | { type: string; all: true };
+
+/** What became of a claim. */
+export interface WorkResult {
+  token: string;
+  /** `error` comes again with back-off, `terminal` when the object changes, `released` at once. */
+  result: 'done' | 'error' | 'terminal' | 'released';
+  requeueAfterSeconds?: number;
+  message?: string;
+  /** What the events of a map mean: keys to queue. Queued in one transaction with the end of the map. */
+  enqueue?: Target[];
+}
+
+/** State of a worker's lease and claims. */
+export interface Renewal {
+  expiresInSeconds: number;
+  /** Tokens that the worker no longer holds. */
+  lost: string[];
+  /** Tokens whose objects have changed since they were claimed. */
+  changed: string[];
+  /** All tokens that the worker holds, where the server says so. */
+  held?: string[];
+}
+
+export type EnqueueRequest = (
+  | { keys: { type?: string; namespace?: string; name: string }[] }
+  | { type: string; namespace?: string; labelSelector: string }
+) & {
+  /** A higher one goes first; a user's change has 10, a resync -10. Default 0. */
+  priority?: number;
+  afterSeconds?: number;
+};
+
+/** Which of a controller's keys to show. */
+export interface WorkQuery {
+  /** `failing`: those that wait after an error. */
+  state?: 'queued' | 'claimed' | 'waiting' | 'failing';
+  limit?: number;
+  /** `continue` of the page before. */
+  continue?: string;
+}
+
+/**
+ * The work of controllers over HTTP, call by call, for workers that do not use the runtime. Calls that only read or that have
+ * the same effect twice are repeated when the connection fails; `claim` is not, because its answer may hold claims.
+ */
+export class Controllers {
+  readonly #transport: Transport;
+
+  /** @internal */
+  constructor(transport: Transport) {
+    this.#transport = transport;
+  }
+
+  /**
+   * All registered controllers.
+   *
+   * @example
+   * for (const { name, type } of await client.controllers.list()) console.log(name, type);
+   */
+  async list(): Promise<ControllerView[]> {
+    const { items } = await this.#get<{ items: ControllerView[] }>('');
+    return items;
+  }
+
+  /**
+   * A controller; throws `NotFound`.
+   *
+   * @example
+   * const { claimSeconds } = await client.controllers.read('hello');
+   */
+  read(name: string): Promise<ControllerView> {
+    return this.#get(`/${encodeURIComponent(name)}`);
+  }
+
+  /**
+   * Registers a controller or changes its registration. At the first time all existing objects are queued. Throws `Conflict`
+   * when a registration with a higher revision is stored.
+   *
+   * @example
+   * await client.controllers.register('hello', { type: 'clusters', on: ['spec'] });
+   */
+  async register(name: string, registration: Registration, signal?: AbortSignal): Promise<ControllerView> {
+    const path = this.#path(name);
+    return (await this.#transport.send({ method: 'PUT', path, body: registration, signal })) as ControllerView;
+  }
+
+  /**
+   * Forgets a controller and its work.
+   *
+   * @example
+   * await client.controllers.remove('hello');
+   */
+  async remove(name: string): Promise<void> {
+    await this.#transport.send({ method: 'DELETE', path: this.#path(name) });
+  }
+
+  /**
+   * One page of a controller's keys: what is queued, claimed, waiting, failing.
+   *
+   * @example
+   * const { items } = await client.controllers.work('hello', { state: 'failing' });
+   */
+  work(name: string, query: WorkQuery = {}): Promise<WorkList> {
+    return this.#get(`/${encodeURIComponent(name)}/work`, { ...query });
+  }
+
+  /**
+   * Queues keys, or all objects that a selector matches; returns how many.
+   *
+   * @example
+   * await client.controllers.enqueue('hello', { type: 'clusters', labelSelector: 'env=prod', priority: 10 });
+   */
+  async enqueue(name: string, request: EnqueueRequest, signal?: AbortSignal): Promise<number> {
+    return (await this.#post<{ count: number }>(name, 'enqueue', request, { signal })).count;
+  }
+
+  /**
+   * Claims work; an empty answer is normal. If it throws after the request was sent, the worker may hold claims that it does
+   * not know: `renew` tells them (`held`), `done` with `released` gives them back.
+   *
+   * @example
+   * const claims = await client.controllers.claim('hello', { worker: 'host1-4711', max: 16, waitSeconds: 25 });
+   */
+  async claim(name: string, { signal, ...request }: ClaimRequest): Promise<Claim[]> {
+    const timeoutSeconds = (request.waitSeconds ?? 0) + 30;
+    return (await this.#post<{ claims: Claim[] }>(name, 'claims', request, { signal, timeoutSeconds, repeat: 'never' }))
+      .claims;
+  }
+
+  /**
+   * Reports results; `fenced` means that the claim was lost before. Not repeated by itself, but harmless to repeat.
+   *
+   * @example
+   * await client.controllers.done('hello', [{ token, result: 'done', requeueAfterSeconds: 120 }]);
+   */
+  async done(name: string, results: WorkResult[]): Promise<{ token: string; state: 'ok' | 'fenced' }[]> {
+    type Answer = { results: { token: string; state: 'ok' | 'fenced' }[] };
+    return (await this.#post<Answer>(name, 'claims/done', { results }, { repeat: 'never' })).results;
+  }
+
+  /**
+   * Extends a worker's lease and says which of `tokens` it has lost. Count the lease from before the call: what the answer
+   * says is true of the moment when the server wrote it.
+   *
+   * @example
+   * const { lost } = await client.controllers.renew('hello', { worker: 'host1-4711', tokens: [token] });
+   */
+  renew(name: string, request: { worker: string; tokens?: string[] }, signal?: AbortSignal): Promise<Renewal> {
+    return this.#post(name, 'claims/renew', request, { signal, timeoutSeconds: 5, repeat: 'never' });
+  }
+
+  /**
+   * Keeps a worker's lease for as long as the iteration goes on: the server extends it by itself and sends a line every few
+   * seconds. When the connection breaks, it ends the lease within 1.5 s unless the worker returns.
+   *
+   * @example
+   * for await (const { lost } of client.controllers.renewStream('hello', 'host1-4711')) abandon(lost);
+   */
+  async *renewStream(name: string, worker: string, signal?: AbortSignal): AsyncGenerator<Renewal, void, undefined> {
+    const body: IncomingMessage = await this.#transport.open({
+      method: 'POST',
+      path: `${this.#path(name)}/claims/renew`,
+      query: { stream: true },
+      body: { worker },
+      signal,
+    });
+    for await (const line of linesOf(body, 10_000)) yield JSON.parse(line) as Renewal;
+  }
+
+  /**
+   * Says goodbye: all that the worker holds is released at once.
+   *
+   * @example
+   * await client.controllers.leave('hello', 'host1-4711');
+   */
+  async leave(name: string, worker: string): Promise<void> {
+    const path = `${this.#path(name)}/workers/${encodeURIComponent(worker)}`;
+    await this.#transport.send({ method: 'DELETE', path, timeoutSeconds: 5 });
+  }
+
+  #path(name: string): string {
+    return `/v1/controllers/${encodeURIComponent(name)}`;
+  }
+
+  async #get<T>(path: string, query?: Record<string, string | number | undefined>): Promise<T> {
+    return (await this.#transport.send({ method: 'GET', path: `/v1/controllers${path}`, query })) as T;
+  }
+
+  async #post<T>(
+    name: string,
+    verb: string,
+    body: object,
+    options: { signal?: AbortSignal; timeoutSeconds?: number; repeat?: 'never' },
+  ): Promise<T> {
+    const path = `${this.#path(name)}/${verb}`;
+    return (await this.#transport.send({ method: 'POST', path, body, repeat: true, ...options })) as T;
+  }
+}
