@@ -1,5 +1,7 @@
 export { Database, isDatabaseAway, sqlState, type DatabaseOptions, type Log } from './database.js';
+export { EmbeddedPostgres, findEmbedded, type EmbeddedAddress, type EmbeddedOptions } from './embedded.js';
 export { migrate } from './migrate.js';
+export { parseConnection, type ConnectionVariables } from './parameters.js';
 export { ensureTypes, maintainEventLog, type TypeTable } from './types.js';
 export {
   ObjectStore,
