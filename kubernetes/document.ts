@@ -24,8 +24,8 @@ const depthLimit = 100;
  * Parses untrusted YAML (so JSON too) into plain data, in bounded time and memory.
  *
  * Of YAML's own means of growing, aliases are limited (a nest of them counts as what it expands to), merge keys and
- * known tags are off. The check for repeated keys is off too: it compares each key with each other, which takes minutes
- * for 1 MiB of short keys; the last of them counts.
+ * known tags are off. Of a repeated key the last counts, as in kubectl: the library's check compares each key with each
+ * other, 0.5 to 0.9 s for the 8,000 keys that the limit of tokens lets through.
  * @throws TargetFailure `KubeconfigInvalid`; says where the fault is and not what stands there
  */
 export function parseMapping(text: string): Mapping {

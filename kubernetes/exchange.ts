@@ -21,15 +21,18 @@ export class Exchange {
   /**
    * @param outgoing not ended yet
    * @param address host and port, for messages
-   * @param timeoutMs from now until the body's end, or until `relax`
+   * @param time limit in ms until the body's end, or until `relax`, counted from `since` (a value of performance.now)
    * @param signal ends the exchange with its own reason
    */
-  constructor(outgoing: ClientRequest, address: string, timeoutMs: number, signal?: AbortSignal) {
+  constructor(outgoing: ClientRequest, address: string, time: { since: number; limit: number }, signal?: AbortSignal) {
     this.#outgoing = outgoing;
     this.#address = address;
-    this.#timer = setTimeout(() => {
-      this.stop(new TargetFailure('Timeout', `${address} ${this.#missing} within ${timeoutMs} ms`));
-    }, timeoutMs);
+    this.#timer = setTimeout(
+      () => {
+        this.stop(new TargetFailure('Timeout', `${address} ${this.#missing} within ${time.limit} ms`));
+      },
+      time.since + time.limit - performance.now(),
+    );
     if (signal) setMaxListeners(0, signal); // one signal for many requests is usual, and all listeners leave again
     const onAbort = (): void => this.stop(asError(signal?.reason));
     signal?.addEventListener('abort', onAbort, { once: true });
@@ -73,7 +76,6 @@ export class Exchange {
   /** Closes the connection. Whoever waits for head or body gets `by`; the first call counts. */
   stop(by = new Error('This answer has been closed')): void {
     this.#stopped ??= by;
-    this.#response?.destroy();
     this.#outgoing.destroy();
   }
 
@@ -90,23 +92,18 @@ export class Exchange {
     const response = await this.head;
     let left = maxBytes;
     try {
-      if (Number(response.headers['content-length'] ?? 0) > maxBytes) throw this.#tooLarge(maxBytes);
       for await (const chunk of response as AsyncIterable<Buffer>) {
         left -= chunk.length;
-        if (left < 0) throw this.#tooLarge(maxBytes);
+        if (left < 0) throw new TargetFailure('TooLarge', `${this.#address} answered with more than ${maxBytes} bytes`);
         yield chunk;
       }
-      // A response destroyed before anyone read it ends like a whole one.
-      if (!response.complete) throw connectionReset();
+      // Node drops what is buffered when it closes a connection; the rest must not pass for the whole.
+      if (this.#stopped) throw this.#stopped;
     } catch (error) {
       throw this.#failure(error);
     } finally {
       if (!response.complete) this.stop();
     }
-  }
-
-  #tooLarge(maxBytes: number): TargetFailure {
-    return new TargetFailure('TooLarge', `${this.#address} answered with more than ${maxBytes} bytes`);
   }
 
   #failure(error: unknown): Error {

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { expect } from 'chai';
 import { parseKubeconfig, probeHealth, Target, TargetFailure } from './index.js';
@@ -41,12 +42,18 @@ describe('probeHealth', () => {
 
   it('names the failing checks of a server that is not ready, without waiting for its nodes', async () => {
     fake.cluster.failing = ['etcd', 'etcd-readiness'];
-    fake.cluster.instead = request => request.url?.startsWith('/api/') === true; // hangs, as without etcd
+    let released: Promise<unknown> | undefined;
+    fake.cluster.instead = (request, response) => {
+      if (request.url?.startsWith('/api/') !== true) return false;
+      released = once(response, 'close');
+      return true; // hangs, as without etcd
+    };
     expect(await probeHealth(target)).to.deep.equal({
       version: 'v1.34.4',
       ready: false,
       readyMessage: 'etcd failed: reason withheld; etcd-readiness failed: reason withheld',
     });
+    await released;
   });
 
   it('has one deadline for all three', async () => {
@@ -88,7 +95,8 @@ describe('probeHealth', () => {
     '',
   ]) {
     it(`does not take ${body || 'an empty body'} for an API server`, async () => {
-      fake.cluster.instead = (_request, response) => {
+      fake.cluster.instead = (request, response) => {
+        if (request.url !== '/version') return false;
         response.end(body);
         return true;
       };

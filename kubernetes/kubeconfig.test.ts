@@ -98,6 +98,13 @@ users: [{name: plugin, user: {exec: {command: /bin/sh}}}, {name: token, user: {t
     });
   }
 
+  it('takes the last of a repeated key, as kubectl, also where that one is refused', async () => {
+    const text = kubeconfigText(server, { user: { token: 't0ken' } });
+    expect(parseKubeconfig(text.replace('"token":', '"token":"first","token":')).token).to.equal('t0ken');
+    const twice = text.replace('"token":', '"exec":null,"exec":{"command":"sh"},"token":');
+    await expectFailure('KubeconfigUnsupported', () => parseKubeconfig(twice));
+  });
+
   it('overlooks refused fields that are empty', () => {
     const user = { exec: null, 'client-key': '', tokenFile: '', token: 't0ken' };
     expect(parseKubeconfig(kubeconfigText(server, { user })).token).to.equal('t0ken');
@@ -162,19 +169,20 @@ users: [{name: plugin, user: {exec: {command: /bin/sh}}}, {name: token, user: {t
         .fill(`*${'abcdefg'[i] ?? ''}`)
         .join()}]`,
   );
-  for (const [what, text] of [
-    ['more than 1 MiB', `a: ${'b'.repeat(1024 * 1024)}`],
-    ['aliases that expand to 9^8 words', `a: &a [${Array(9).fill('x').join()}]\n${aliases.join('\n')}`],
-    ['12,000 nested lists', `[${'['.repeat(12_000)}]`],
-    ['500,000 nested lists', '- '.repeat(500_000)],
-    ['300,000 items', '- a\n'.repeat(260_000)],
-    ['100,000 keys', Array.from({ length: 100_000 }, (_, i) => `k${i}: 1`).join('\n')],
-    ['a deep mapping', '{a: '.repeat(200_000)],
+  for (const [what, text, message] of [
+    ['more than 1 MiB', `a: ${'b'.repeat(1024 * 1024)}`, /larger than 1048576 bytes/],
+    ['aliases for 9^8 words', `a: &a [${Array(9).fill('x').join()}]\n${aliases.join('\n')}`, /too many YAML aliases/],
+    ['12,000 nested lists', `[${'['.repeat(12_000)}]`, /more than 100 levels deep/],
+    ['500,000 nested lists', '- '.repeat(500_000), /more than 100 levels deep/],
+    ['200,000 nested mappings', '{a: '.repeat(200_000), /more than 100 levels deep/],
+    ['260,000 items', '- a\n'.repeat(260_000), /more than 25000 YAML tokens/],
+    ['100,000 keys', Array.from({ length: 100_000 }, (_, i) => `k${i}: 1`).join('\n'), /more than 25000 YAML tokens/],
   ] as const) {
     it(`gives up on ${what} in less than a second`, async () => {
       const start = performance.now();
-      await expectFailure('KubeconfigInvalid', () => parseKubeconfig(text));
+      const failure = await expectFailure('KubeconfigInvalid', () => parseKubeconfig(text));
       expect(performance.now() - start).to.be.below(1000);
+      expect(failure.message).to.match(message);
     });
   }
 

@@ -147,13 +147,12 @@ export class Target {
     request: TargetRequest,
   ): Promise<{ exchange: Exchange; status: number; headers: http.IncomingHttpHeaders }> {
     const { timeoutMs = 10_000, signal } = request;
-    const deadline = performance.now() + timeoutMs;
+    const time = { since: performance.now(), limit: timeoutMs };
     for (;;) {
       if (this.#closed) throw closed();
       signal?.throwIfAborted();
       const outgoing = this.#outgoing(request);
-      const left = Math.max(1, Math.ceil(deadline - performance.now()));
-      const exchange = new Exchange(outgoing, this.address, left, signal);
+      const exchange = new Exchange(outgoing, this.address, time, signal);
       this.#exchanges.add(exchange);
       outgoing.once('close', () => this.#exchanges.delete(exchange));
       outgoing.end(request.body);
