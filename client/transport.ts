@@ -239,8 +239,21 @@ function mayRepeat(call: Call, error: unknown): boolean {
   if (call.repeat === 'never') return false;
   const harmless = call.repeat ?? ['GET', 'PUT'].includes(call.method);
   if (error instanceof PlatformError) return error.status === 429 || (error.status === 503 && harmless);
-  return error instanceof ConnectionError && error.code !== 'Timeout' && (harmless || !error.sent);
+  return error instanceof ConnectionError && passing.has(error.code) && (harmless || !error.sent);
 }
+
+/** Troubles that go away by themselves, unlike a certificate that is not trusted. */
+const passing = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'ECONNABORTED',
+  'EPIPE',
+  'ETIMEDOUT',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+]);
 
 function queryOf({ query = {} }: Call): string {
   const pairs = Object.entries(query).flatMap(([name, value]) =>
