@@ -153,6 +153,7 @@ export interface IgnoredFields {
 
 /**
  * A JSON pointer (RFC 6901) to a field.
+ * @maxLength 1024 must have at most 1024 characters
  * @pattern ^(/([^/~]|~[01])+)+$ must be a JSON pointer such as /spec/replicas ("~1" for "/", "~0" for "~")
  */
 export type FieldPointer = string;

@@ -22,6 +22,8 @@ export class InvalidArguments extends ValidateError {
     const fields: FieldErrors = {};
     for (const { path, message, query } of errors) fields[query ? path : `body.${path}`] = { message };
     super(fields, 'invalid arguments');
+    // tsoa's constructor makes any subclass a plain ValidateError.
+    Object.setPrototypeOf(this, InvalidArguments.prototype);
   }
 }
 
@@ -131,7 +133,7 @@ function checkFields(
   for (const name of Object.keys(object)) {
     if (Object.hasOwn(fields, name) || (only && !only.has(name))) continue;
     if (errors.length >= mostErrors) return;
-    const known = Object.keys(fields).sort().join(', ');
+    const known = Object.keys(fields).sort().join(', ') || 'none';
     if (typeof others === 'object') check(others, object[name], below(name), errors);
     else errors.push({ path: below(name), message: `is unknown; there are ${known}`, unknown: true });
   }

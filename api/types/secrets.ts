@@ -1,3 +1,4 @@
+import type { ErrorDetail } from '../errors.js';
 import type { Resource } from '../resource.js';
 import type { Rule } from '../type-definition.js';
 
@@ -30,23 +31,11 @@ export const rules: Rule[] = [
     fields: ['data', 'binaryData'],
     check: object => {
       const { data = {}, binaryData = {} } = object as Pick<Secret, 'data' | 'binaryData'>;
-      const keys = [
-        ...Object.keys(data).map(key => ['data', key]),
-        ...Object.keys(binaryData).map(key => ['binaryData', key]),
-      ];
+      const bytes = Object.entries(binaryData).filter(([, value]) => value !== mask && !isBase64(value));
       return [
-        ...keys
-          .filter(([, key = '']) => !/^[-._a-zA-Z0-9]{1,253}$/.test(key))
-          .map(names => ({
-            path: names.join('.'),
-            message: 'must have a key of 1 to 253 letters, digits, "-", "_" and "."',
-          })),
-        ...Object.entries(binaryData)
-          .filter(
-            ([, value]) =>
-              value !== mask && !/^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/.test(value),
-          )
-          .map(([key]) => ({ path: `binaryData.${key}`, message: 'must be base64, with padding' })),
+        ...checkKeys('data', data),
+        ...checkKeys('binaryData', binaryData),
+        ...bytes.map(([key]) => ({ path: `binaryData.${key}`, message: 'must be base64, with padding' })),
       ];
     },
   },
@@ -54,3 +43,13 @@ export const rules: Rule[] = [
 
 /** What stands in for a value that is to stay as it is. */
 const mask = '••••••';
+
+function checkKeys(field: string, map: object): ErrorDetail[] {
+  const message = 'must have a key of 1 to 253 letters, digits, "-", "_" and "."';
+  const wrong = Object.keys(map).filter(key => !/^[-._a-zA-Z0-9]{1,253}$/.test(key));
+  return wrong.map(key => ({ path: `${field}.${key}`, message }));
+}
+
+function isBase64(text: string): boolean {
+  return text.length % 4 === 0 && /^[A-Za-z0-9+/]*={0,2}$/.test(text);
+}
