@@ -15,12 +15,17 @@ export function answerErrors(log: Log) {
       response.destroy();
       return;
     }
-    const known = error instanceof ValidateError ? translate(error) : toApiError(error) ?? malformed(error);
-    if (!known) log('error', 'request failed', { requestId: request.id, method: request.method, path: request.path, error });
+    const known = error instanceof ValidateError ? translate(error) : (toApiError(error) ?? malformed(error));
+    if (!known)
+      log('error', 'request failed', { requestId: request.id, method: request.method, path: request.path, error });
     else if (known.status >= 500) log('warn', 'request refused', { requestId: request.id, code: known.code, error });
-    const shown = known ?? new ApiError('Internal', `This is a defect of the server. Its log says more under the request id ${request.id}.`);
+    const shown =
+      known ??
+      new ApiError('Internal', `This is a defect of the server. Its log says more under the request id ${request.id}.`);
     const { code, status, message, details, headers } = shown;
-    const body: ErrorBody = { error: { code, status, message, ...(details ? { details } : {}), requestId: request.id } };
+    const body: ErrorBody = {
+      error: { code, status, message, ...(details ? { details } : {}), requestId: request.id },
+    };
     // A request whose body is not read to its end leaves a connection that cannot be used again.
     if (!request.complete) response.setHeader('Connection', 'close');
     response.status(status).set(headers).json(body);
@@ -34,19 +39,24 @@ export function noRoute(request: Request, _response: Response, next: NextFunctio
   const unknown = version === 'v1' && type !== undefined && type !== '';
   next(
     unknown
-      ? new ApiError('UnknownType', `${request.method} ${request.path} leads nowhere: there is no such type or no such way. GET /v1 lists the types, /docs shows all ways.`)
-      : new ApiError('NotFound', `${request.method} ${request.path} leads nowhere. The API is below /v1, its documentation at /docs.`),
+      ? new ApiError(
+          'UnknownType',
+          `${request.method} ${request.path} leads nowhere: there is no such type or no such way. GET /v1 lists the types, /docs shows all ways.`,
+        )
+      : new ApiError(
+          'NotFound',
+          `${request.method} ${request.path} leads nowhere. The API is below /v1, its documentation at /docs.`,
+        ),
   );
 }
 
 function translate(error: ValidateError): ApiError {
   const errors = fieldErrors(error);
-  const unknown = errors.filter(one => one.unknown === true);
-  const inQuery = Object.keys(error.fields).every(field => !/^(body|requestBody)(\.|$)/.test(field));
-  if (inQuery) {
-    const details = errors.map(({ path, message }) => ({ path, message }));
+  if (errors.some(one => one.query)) {
+    const details = errors.filter(one => one.query).map(({ path, message }) => ({ path, message }));
     return new ApiError('InvalidQuery', details.map(one => `${one.path}: ${one.message}`).join('; '), details);
   }
+  const unknown = errors.filter(one => one.unknown);
   if (unknown.length > 0) return unknownFieldError(unknown);
   return invalid(errors.map(({ path, message }) => ({ path, message })));
 }

@@ -1,7 +1,7 @@
 import type { FieldCondition, LabelCondition, Selector } from '../db/index.js';
 import { ApiError } from './errors.js';
 import { isObject, type JsonObject } from './json.js';
-import { labelKeyProblem, labelValueProblem } from './labels.js';
+import { checkKey, checkLabelValue } from './labels.js';
 import type { TypeDefinition } from './type-definition.js';
 
 const maxConditions = 64;
@@ -59,14 +59,14 @@ export function matches(selector: Selector, object: JsonObject): boolean {
 function labelCondition(part: string): LabelCondition {
   const refuse = (problem: string) => new ApiError('InvalidQuery', `labelSelector: "${part}": ${problem}`);
   const checkedKey = (key: string) => {
-    const problem = labelKeyProblem(key);
-    if (problem) throw refuse(`the key "${key}" ${problem}`);
+    const [problem] = checkKey(key, key);
+    if (problem) throw refuse(`the key "${key}" ${problem.message}`);
     return key;
   };
   const checkedValues = (values: string[]) => {
     for (const value of values) {
-      const problem = labelValueProblem(value);
-      if (problem) throw refuse(`the value "${value}" ${problem}`);
+      const [problem] = checkLabelValue(value, value);
+      if (problem) throw refuse(`the value "${value}" ${problem.message}`);
     }
     return values;
   };

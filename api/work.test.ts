@@ -1,0 +1,314 @@
+import { expect } from 'chai';
+import { startApi, type TestApi } from '../test/platform.js';
+import { until } from '../test/until.js';
+
+interface Claim {
+  token: string;
+  kind: string;
+  name: string;
+  namespace: string;
+  object: { name: string; labels?: Record<string, string> } | null;
+  attempts: number;
+  reason: string;
+  events: { op: string; before: { clusterRefs?: string[] } | null; object: { clusterRefs?: string[] } | null }[];
+}
+
+describe('work over HTTP', () => {
+  let api: TestApi;
+  let serial = 0;
+  let controller = '';
+  let base = '';
+  before(async () => {
+    api = await startApi();
+  });
+  beforeEach(async () => {
+    // Each test has a controller that has seen all former objects.
+    controller = `ctl${++serial}`;
+    base = `/v1/controllers/${controller}`;
+  });
+  afterEach(() => api.call('DELETE', base));
+  after(() => api.stop());
+
+  async function register(fields: object = {}) {
+    const answer = await api.call('PUT', base, { type: 'clusters', ...fields });
+    expect(answer.status, JSON.stringify(answer.body)).to.equal(200);
+    await finish((await claim({ max: 1000 })).map(one => ({ token: one.token, result: 'done' })));
+  }
+  async function claim(fields: object = {}): Promise<Claim[]> {
+    const answer = await api.call('POST', `${base}/claims`, { worker: 'w1', max: 100, ...fields });
+    expect(answer.status, JSON.stringify(answer.body)).to.equal(200);
+    return answer.body.claims;
+  }
+  async function finish(results: object[]): Promise<string[]> {
+    if (results.length === 0) return [];
+    const answer = await api.call('POST', `${base}/claims/done`, { results });
+    expect(answer.status, JSON.stringify(answer.body)).to.equal(200);
+    return answer.body.results.map((one: { state: string }) => one.state);
+  }
+  async function create(fields: object = {}) {
+    const { body } = await api.call('POST', '/v1/clusters', { name: `k${++serial}`, namespace: 'work', ...fields });
+    return body as { name: string; namespace: string };
+  }
+  const patch = (object: { name: string }, body: object, headers = {}) =>
+    api.call('PATCH', `/v1/clusters/work/${object.name}`, body, headers);
+  const soon = (fields: object = {}) => claim({ waitSeconds: 5, ...fields });
+
+  it('hands a changed object to a waiting worker, with its state', async () => {
+    await register();
+    const waiting = soon();
+    const object = await create({ labels: { a: 'b' } });
+    const [one] = await waiting;
+    expect(one).to.deep.include({ kind: 'key', name: object.name, namespace: 'work', attempts: 0 });
+    expect(one?.object?.labels).to.deep.equal({ a: 'b' });
+  });
+
+  it('enqueues every existing object once at the first registration', async () => {
+    const object = await create();
+    await api.call('PUT', base, { type: 'clusters' });
+    const names = (await claim({ max: 1000 })).map(one => one.name);
+    expect(names).to.include(object.name);
+    expect(new Set(names).size).to.equal(names.length);
+  });
+
+  it('queues a key once however often its object changes, and again when it changes while claimed', async () => {
+    await register();
+    const object = await create();
+    for (let i = 0; i < 5; i++) await patch(object, { labels: { i: String(i) } });
+    const [first, ...others] = await soon();
+    expect(others).to.deep.equal([]);
+    await patch(object, { labels: { i: 'late' } });
+    expect(await claim({ worker: 'w2', waitSeconds: 0.3 })).to.deep.equal([]);
+    expect(await finish([{ token: first?.token, result: 'done' }])).to.deep.equal(['ok']);
+    const [again] = await soon({ worker: 'w2' });
+    expect(again?.object?.labels).to.deep.equal({ i: 'late' });
+  });
+
+  it('gives a key to one worker at a time', async () => {
+    await register();
+    await Promise.all(Array.from({ length: 40 }, () => create()));
+    const got = new Map<string, number>();
+    await until(
+      async () => {
+        const claims = await Promise.all(['a', 'b', 'c', 'd'].map(worker => claim({ worker, max: 5 })));
+        for (const one of claims.flat()) got.set(one.name, (got.get(one.name) ?? 0) + 1);
+        return got.size === 40;
+      },
+      { what: 'all keys to be claimed' },
+    );
+    expect([...got.values()].every(times => times === 1)).to.equal(true);
+  });
+
+  it('does not wake a controller by its own write, but by a write of anyone else', async () => {
+    await register({ on: ['spec', 'metadata', 'status', 'deletion'] });
+    const object = await create();
+    const [one] = await soon();
+    const own = await api.call(
+      'PUT',
+      `/v1/clusters/work/${object.name}/status`,
+      { status: { nodeCount: 1 } },
+      { Claim: one?.token ?? '' },
+    );
+    expect(own.status).to.equal(200);
+    await finish([{ token: one?.token, result: 'done' }]);
+    expect(await claim({ waitSeconds: 0.5 })).to.deep.equal([]);
+    await api.call('PUT', `/v1/clusters/work/${object.name}/status`, { status: { nodeCount: 2 } });
+    expect(await soon()).to.have.length(1);
+  });
+
+  it('leaves out changes of the status unless the controller asked for them', async () => {
+    await register();
+    const object = await create();
+    await finish((await soon()).map(({ token }) => ({ token, result: 'done' })));
+    await api.call('PUT', `/v1/clusters/work/${object.name}/status`, { status: { nodeCount: 2 } });
+    expect(await claim({ waitSeconds: 0.5 })).to.deep.equal([]);
+  });
+
+  it('refuses the write and the result of a worker whose lease ran out, and gives its key to another', async () => {
+    await register({ claimSeconds: 2 });
+    const object = await create();
+    const [lost] = await soon({ worker: 'frozen' });
+    const [taken] = await soon({ worker: 'other' });
+    expect(taken?.name).to.equal(object.name);
+    const write = await patch(object, { labels: { late: 'yes' } }, { Claim: lost?.token });
+    expect([write.status, write.body.error.code]).to.deep.equal([409, 'Fenced']);
+    expect(await finish([{ token: lost?.token, result: 'done' }])).to.deep.equal(['fenced']);
+    expect((await patch(object, { labels: { late: 'no' } }, { Claim: taken?.token })).status).to.equal(200);
+  });
+
+  it('keeps a lease alive while its worker renews it, and tells what changed', async () => {
+    await register({ claimSeconds: 2 });
+    const object = await create();
+    const [one] = await soon();
+    const end = performance.now() + 3_000;
+    let renewal = { lost: [''], changed: [''], expiresInSeconds: 0 };
+    await patch(object, { labels: { a: 'changed' } });
+    await until(
+      async () => {
+        renewal = (await api.call('POST', `${base}/claims/renew`, { worker: 'w1', tokens: [one?.token] })).body;
+        expect(renewal.lost).to.deep.equal([]);
+        return performance.now() > end && renewal.changed.length === 1;
+      },
+      { what: 'more than a lease to pass' },
+    );
+    expect(renewal.changed).to.deep.equal([one?.token]);
+    expect(await finish([{ token: one?.token, result: 'done' }])).to.deep.equal(['ok']);
+  });
+
+  it('frees the keys of a worker within 2 s when its renew stream breaks, at once when it says goodbye', async () => {
+    await register({ claimSeconds: 60 });
+    await create();
+    await soon({ worker: 'broken' });
+    const abort = new AbortController();
+    const stream = await fetch(`${api.url}${base}/claims/renew?stream=true`, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: '{"worker":"broken"}',
+      signal: abort.signal,
+    });
+    await stream.body?.getReader().read();
+    abort.abort();
+    const [freed] = await soon({ worker: 'polite' });
+    expect(freed?.reason).to.equal('lease expired');
+    expect((await api.call('DELETE', `${base}/workers/polite`)).status).to.equal(204);
+    expect((await claim({ worker: 'third' })).length).to.equal(1);
+  });
+
+  it('tries a failed key again after a growing pause and counts the attempts', async () => {
+    await register();
+    await create();
+    const [first] = await soon();
+    await finish([{ token: first?.token, result: 'error', message: 'no luck' }]);
+    expect(await claim()).to.deep.equal([]);
+    const { body } = await api.call('GET', `${base}/work?state=failing`);
+    expect(body.items[0]).to.include({ state: 'waiting', attempts: 1, lastError: 'no luck' });
+    const [second] = await soon();
+    expect(second?.attempts).to.equal(1);
+  });
+
+  it('parks a key after a terminal error until its object changes', async () => {
+    await register();
+    const object = await create();
+    const [one] = await soon();
+    await finish([{ token: one?.token, result: 'terminal', message: 'never' }]);
+    expect((await api.call('GET', `${base}/work`)).body.items[0]).to.include({ parked: true });
+    expect(await claim({ waitSeconds: 1.5 })).to.deep.equal([]);
+    await patch(object, { labels: { fixed: 'yes' } });
+    expect((await soon())[0]).to.include({ name: object.name, attempts: 0 });
+  });
+
+  it('runs a key again when it asked for it, not earlier', async () => {
+    await register();
+    await create();
+    const [one] = await soon();
+    const begun = performance.now();
+    await finish([{ token: one?.token, result: 'done', requeueAfterSeconds: 1 }]);
+    expect(await soon()).to.have.length(1);
+    expect(performance.now() - begun).to.be.within(990, 2_200);
+  });
+
+  it('serves the namespaces in turn: a crowd in one does not delay a key of another', async () => {
+    await register();
+    await api.call('POST', `${base}/enqueue`, {
+      keys: Array.from({ length: 500 }, (_, i) => ({ namespace: 'crowd', name: `n${i}` })),
+    });
+    await api.call('POST', `${base}/enqueue`, { keys: [{ namespace: 'lonely', name: 'one' }] });
+    const claims = await claim({ max: 3 });
+    expect(claims.map(one => one.namespace)).to.include('lonely');
+  });
+
+  it('serves a user’s change before a resync', async () => {
+    await register();
+    const object = await create();
+    await finish((await soon()).map(({ token }) => ({ token, result: 'done' })));
+    await api.call('POST', `${base}/enqueue`, {
+      keys: Array.from({ length: 50 }, (_, i) => ({ namespace: 'work', name: `resync${i}` })),
+      priority: -10,
+    });
+    await patch(object, { labels: { urgent: 'yes' } });
+    await until(async () => (await api.call('GET', base)).body.queued === 51, { what: 'the change to be queued' });
+    expect((await claim({ max: 1 }))[0]?.name).to.equal(object.name);
+  });
+
+  it('enqueues all objects that a selector matches in one call', async () => {
+    await register();
+    for (let i = 0; i < 3; i++) await create({ labels: { group: controller } });
+    await create({ labels: { group: 'other' } });
+    await until(async () => (await api.call('GET', base)).body.queued === 4, { what: 'the creations' });
+    await finish((await claim()).map(({ token }) => ({ token, result: 'done' })));
+    const { body } = await api.call('POST', `${base}/enqueue`, {
+      type: 'clusters',
+      labelSelector: `group=${controller}`,
+    });
+    expect(body).to.deep.equal({ count: 3 });
+    expect(await claim()).to.have.length(3);
+  });
+
+  it('maps the states before and after of a watched object: A, B and C are woken when it moved while nobody listened', async () => {
+    await register({ watches: ['syncsets'] });
+    await api.call('POST', '/v1/syncsets', { name: controller, namespace: 'work', clusterRefs: ['a'] });
+    await api.call('PATCH', `/v1/syncsets/work/${controller}`, { clusterRefs: ['b'] });
+    await api.call('PATCH', `/v1/syncsets/work/${controller}`, { clusterRefs: ['c'] });
+    const woken = new Set<string>();
+    await until(
+      async () => {
+        for (const one of await claim({ waitSeconds: 1 })) {
+          if (one.kind === 'key') {
+            woken.add(one.name);
+            await finish([{ token: one.token, result: 'done' }]);
+          } else {
+            const names = one.events.flatMap(({ before, object }) => [
+              ...(before?.clusterRefs ?? []),
+              ...(object?.clusterRefs ?? []),
+            ]);
+            const enqueue = [...new Set(names)].map(name => ({ type: 'clusters', namespace: 'work', name }));
+            expect(await finish([{ token: one.token, result: 'done', enqueue }])).to.deep.equal(['ok']);
+          }
+        }
+        return woken.size === 3;
+      },
+      { what: 'all three keys' },
+    );
+    expect([...woken].sort()).to.deep.equal(['a', 'b', 'c']);
+  });
+
+  it('lets the higher revision of two registrations win and shows the loser the winner', async () => {
+    await register({ revision: 2 });
+    const older = await api.call('PUT', base, { type: 'clusters', claimSeconds: 30, revision: 1 });
+    expect([older.status, older.body.error.code]).to.deep.equal([409, 'Conflict']);
+    expect(older.body.error.message).to.include('revision 2');
+    expect(
+      (await api.call('PUT', base, { type: 'clusters', claimSeconds: 30, revision: 3 })).body.claimSeconds,
+    ).to.equal(30);
+  });
+
+  it('records notices, counts repeats and lists the newest first', async () => {
+    const object = await create();
+    const path = `/v1/clusters/work/${object.name}/notices`;
+    await api.call('POST', path, { reason: 'Slow', message: 'took long' });
+    const repeated = await api.call('POST', path, { reason: 'Slow', message: 'took long' });
+    expect([repeated.status, repeated.body.count]).to.deep.equal([201, 2]);
+    expect((await api.call('GET', path)).body.items).to.have.length(1);
+  });
+
+  for (const [what, method, path, body, status] of [
+    ['an unknown controller', 'POST', '/v1/controllers/nobody/claims', { worker: 'w', max: 1 }, 404],
+    ['a claim above the limit', 'POST', '/claims', { worker: 'w', max: 1001 }, 422],
+    ['a worker without a name', 'POST', '/claims', { worker: '', max: 1 }, 422],
+    ['a negative delay', 'POST', '/enqueue', { keys: [{ name: 'a' }], afterSeconds: -1 }, 422],
+    ['neither keys nor a selector', 'POST', '/enqueue', {}, 422],
+    ['keys of a type that is not its own', 'POST', '/enqueue', { keys: [{ type: 'secrets', name: 'a' }] }, 422],
+    ['an unknown result', 'POST', '/claims/done', { results: [{ token: 'x', result: 'maybe' }] }, 422],
+    ['registration for an unknown type', 'PUT', '', { type: 'nothings', revision: 9 }, 404],
+  ] as const) {
+    it(`answers ${status} to ${what}`, async () => {
+      await register();
+      const answer = await api.call(method, path.startsWith('/v1') ? path : base + path, body);
+      expect(answer.status, JSON.stringify(answer.body)).to.equal(status);
+    });
+  }
+
+  it('answers fenced to a made-up token and to one of another controller', async () => {
+    await register();
+    expect(await finish([{ token: 'bWFkZSB1cA', result: 'done' }])).to.deep.equal(['fenced']);
+  });
+});
