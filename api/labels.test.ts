@@ -62,12 +62,13 @@ describe('the envelope', () => {
       labels: { a: 1 },
       annotations: [],
       finalizers: 'x',
-      owners: [{ type: 'clusters' }, 3],
+      owners: [{ type: 5 }, 3],
     });
     expect(paths(errors)).to.have.members([
       'labels.a',
       'annotations',
       'finalizers',
+      'owners[0].type',
       'owners[0].name',
       'owners[0].uid',
       'owners[1]',

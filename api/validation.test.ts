@@ -95,6 +95,16 @@ describe('validation of objects', () => {
     }
   });
 
+  it('names the limit of names and of lists without repetition', () => {
+    expect(validate(clusters, { name: 'a'.repeat(253) })).to.deep.equal([]);
+    expect(found(validate(clusters, { name: 'a'.repeat(254) }))).to.deep.equal({
+      name: 'must have at most 253 characters',
+    });
+    expect(found(validate(syncsets, { ...set, clusterRefs: ['a', 'b', 'a'] }))).to.deep.equal({
+      clusterRefs: 'must not name a cluster twice',
+    });
+  });
+
   it('names fields that are missing', () => {
     expect(found(validate(syncsets, {}))).to.deep.equal({ name: 'is required', clusterRefs: 'is required' });
     const resources = [{ apiVersion: 'v1', metadata: {} }];
@@ -155,6 +165,8 @@ describe('validation of objects', () => {
   it('stops after a thousand violations', () => {
     const object = Object.fromEntries(Array.from({ length: 5_000 }, (_, i) => [`x${i}`, 1]));
     expect(validate(clusters, { ...cluster, ...object })).to.have.length(1_000);
+    const data = Object.fromEntries(Array.from({ length: 5_000 }, (_, i) => [`not ok ${i}`, '']));
+    expect(validate(secrets, { name: 'x', data })).to.have.length(1_000);
   });
 
   it('is quick with hostile texts', () => {
@@ -267,7 +279,9 @@ describe('validation of a status', () => {
   });
 
   it('refuses one for a type that has none', () => {
-    expect(found(validateStatus(secrets, {}))).to.deep.equal({ status: 'secrets have no status' });
+    expect(validateStatus(secrets, {})).to.deep.equal([
+      { path: 'status', message: 'secrets have no status', unknown: true },
+    ]);
   });
 });
 
