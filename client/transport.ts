@@ -188,7 +188,8 @@ export class Transport {
       deadline.onPassed(() => fail(new ConnectionError('Timeout', connected, `${this.#describe(call)} took too long`)));
       request.once('socket', socket => {
         connected = !socket.connecting;
-        socket.once(this.#secure ? 'secureConnect' : 'connect', () => (connected = true));
+        // A socket that is used again has connected long ago and would gather these.
+        if (!connected) socket.once(this.#secure ? 'secureConnect' : 'connect', () => (connected = true));
       });
       request.once('close', () => {
         signal?.removeEventListener('abort', onAbort);
