@@ -189,6 +189,7 @@ describe('The Containerfile', () => {
       'COPY --from=dependencies /app/node_modules ./node_modules',
       'COPY --from=build /app/package.json ./',
       'COPY --from=build /app/dist ./dist',
+      'COPY --from=build /app/build/openapi.json ./build/',
     ]);
     expect(stages[0]).to.include('make generate build');
     expect(stages[1]).to.include('npm ci --ignore-scripts --omit=dev --omit=optional');
