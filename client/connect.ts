@@ -97,9 +97,9 @@ export interface Client extends Collections {
  * await client.close();
  */
 export function connect(options: ConnectOptions = {}): Client {
-  const { url = 'http://127.0.0.1:7070', amqpUrl, signal, log = warnings, ...rest } = options;
+  const { url = 'http://127.0.0.1:7070', amqpUrl, signal, log = warnings } = options;
   const broker = amqpUrl === undefined ? undefined : new Broker(amqpUrl, log);
-  const transport = new Transport({ url, ...rest, signal });
+  const transport = new Transport({ ...options, url });
   const client = new PlatformClient(transport, broker, {});
   signal?.addEventListener('abort', () => void client.close(), { once: true });
   return withCollections(client);

@@ -61,7 +61,7 @@ export class WorkQueue {
   }
 
   /** Whether messages arrive at present; otherwise claim by long polls. */
-  get ready(): boolean {
+  isReady(): boolean {
     return this.#subscription.ready;
   }
 
@@ -96,7 +96,7 @@ export class WorkQueue {
   }
 
   async #arrival({ idleSeconds, signal }: { idleSeconds: number; signal?: AbortSignal }): Promise<void> {
-    if (!this.ready || signal?.aborted) return;
+    if (!this.isReady() || signal?.aborted) return;
     const wake = () => this.#wake();
     signal?.addEventListener('abort', wake, { once: true });
     const timer = setTimeout(wake, idleSeconds * 1000);

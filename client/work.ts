@@ -99,6 +99,7 @@ export interface Renewal {
 export type EnqueueRequest = (
   | { keys: { type?: string; namespace?: string; name: string }[] }
   | { type: string; namespace?: string; labelSelector: string }
+  | { type: string; all: true }
 ) & {
   /** A higher one goes first; a user's change has 10, a resync -10. Default 0. */
   priority?: number;

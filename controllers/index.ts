@@ -1,0 +1,15 @@
+// The door of the room, and what `syncsets/controllers` exports.
+export {
+  TerminalError,
+  type Context,
+  type Controller,
+  type Result,
+  type Targets,
+  type Watch,
+} from './runtime/controller.js';
+export type { Duration } from './runtime/duration.js';
+export type { Log } from './runtime/log.js';
+export { run, type RunOptions, type Running } from './runtime/runtime.js';
+export function startControllers(_options: object): { start(): Promise<void>; stop(): Promise<void> } {
+  return { start: () => Promise.resolve(), stop: () => Promise.resolve() };
+}

@@ -1,0 +1,182 @@
+import { Backoff, isPlatformError, pause, type Controllers, type Renewal } from '../../client/index.js';
+
+/** What a lease tells the worker that it holds claims for. */
+export interface LeaseEvents {
+  /** Claims that the worker believes to hold; these may turn out to be lost. */
+  tokens(): string[];
+  /** Those and all that it is done with, but cannot yet know that the server knows. */
+  known(): Set<string>;
+  /** The worker no longer holds these. */
+  lost(tokens: string[]): void;
+  /** The objects of these have changed since they were claimed. */
+  changed(tokens: string[]): void;
+  /** The worker holds these and does not know them: the answer that brought them was lost. */
+  unknown(tokens: string[]): void;
+  /** The server does not know the controller. */
+  forgotten(): void;
+  /** Told at the first failure of an outage and at its end. */
+  reachable(now: boolean, error?: unknown): void;
+}
+
+/** A stream sends a line every second; without one for so many milliseconds the server may have given up on the worker. */
+const longestSilence = 2500;
+
+/**
+ * A worker's lease, which holds all its claims. A stream keeps it alive and tells the server at once when this process dies.
+ * What is certain about it is counted here: from the moment before a renewal was sent, on this process's monotonic clock, so
+ * that neither a slow network nor a frozen process believes in a lease that others see as over.
+ */
+export class Lease {
+  readonly #controllers: Controllers;
+  readonly #controller: string;
+  readonly #worker: string;
+  readonly #seconds: () => number;
+  readonly #events: LeaseEvents;
+  readonly #stop = new AbortController();
+  #loops: Promise<unknown> = Promise.resolve();
+  #until = -Infinity;
+  /** When the stream last sent a line; undefined while there is none. */
+  #heard: number | undefined;
+  /** When the last stream broke. The server then cuts the lease short, so only what was renewed since counts. */
+  #brokenAt = -Infinity;
+  #renewedAt = -Infinity;
+  #unknown = new Set<string>();
+  #reachable = true;
+  #wake: () => void = () => undefined;
+
+  constructor(options: {
+    controllers: Controllers;
+    controller: string;
+    worker: string;
+    /** As registered, which may change when a newer release registers. */
+    claimSeconds: () => number;
+    events: LeaseEvents;
+  }) {
+    this.#controllers = options.controllers;
+    this.#controller = options.controller;
+    this.#worker = options.worker;
+    this.#seconds = options.claimSeconds;
+    this.#events = options.events;
+  }
+
+  start(): void {
+    this.#loops = Promise.all([this.#renewals(), this.#stream()]);
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    this.#wake();
+    await this.#loops;
+  }
+
+  /** Milliseconds for which the claims are certainly held if nothing more is heard; negative when they may be lost. */
+  get left(): number {
+    return this.#until - performance.now();
+  }
+
+  /** The same, but 0 while the connection that the server watches is in doubt: enough to begin a call to the outside? */
+  get certain(): number {
+    const now = performance.now();
+    const trusted = this.#heard === undefined ? this.#renewedAt > this.#brokenAt : now - this.#heard < longestSilence;
+    return trusted ? Math.max(0, this.#until - now) : 0;
+  }
+
+  /** Waits until the claims are certainly held for some milliseconds; rejects with the reason of `signal`. */
+  async certainFor(milliseconds: number, signal: AbortSignal): Promise<void> {
+    while (this.certain < milliseconds) {
+      signal.throwIfAborted();
+      this.#wake();
+      await pause(50, signal);
+    }
+    signal.throwIfAborted();
+  }
+
+  /** A call that extends the lease by so many seconds was sent at this time and succeeded. */
+  extended(sentAt: number, seconds: number): void {
+    this.#until = Math.max(this.#until, sentAt + seconds * 1000);
+    this.#renewedAt = Math.max(this.#renewedAt, sentAt);
+  }
+
+  async #renewals(): Promise<void> {
+    const { signal } = this.#stop;
+    while (!this.#isStopped()) {
+      await this.#renew(signal);
+      if (this.#isStopped()) return;
+      const regular = Math.min(3000, this.#seconds() * 150);
+      // Without a stream the lease may be down to 1.5 s.
+      const wait = this.#heard === undefined ? Math.min(500, regular) : regular;
+      await Promise.race([pause(wait, signal), new Promise<void>(resolve => (this.#wake = resolve))]);
+    }
+  }
+
+  async #renew(signal: AbortSignal): Promise<void> {
+    const tokens = this.#events.tokens();
+    // At most 1,000 tokens a call; only one that keeps thousands of long runs has more.
+    for (let start = 0; start === 0 || start < tokens.length; start += 1000) {
+      const sentAt = performance.now();
+      try {
+        const renewal = await this.#controllers.renew(
+          this.#controller,
+          { worker: this.#worker, tokens: tokens.slice(start, start + 1000) },
+          signal,
+        );
+        this.extended(sentAt, renewal.expiresInSeconds);
+        this.#report(renewal);
+        if (start === 0) this.#findUnknown(renewal);
+        this.#contact(true);
+      } catch (error) {
+        if (signal.aborted) return;
+        if (isPlatformError(error, 'NotFound')) this.#events.forgotten();
+        else this.#contact(false, error);
+        return;
+      }
+    }
+  }
+
+  async #stream(): Promise<void> {
+    const { signal } = this.#stop;
+    const backoff = new Backoff(50, 1000);
+    while (!this.#isStopped()) {
+      try {
+        for await (const renewal of this.#controllers.renewStream(this.#controller, this.#worker, signal)) {
+          this.#heard = performance.now();
+          this.#report(renewal);
+          backoff.reset();
+        }
+      } catch (error) {
+        if (!this.#isStopped() && !isPlatformError(error, 'NotFound')) this.#contact(false, error);
+      }
+      if (this.#heard !== undefined) {
+        this.#heard = undefined;
+        this.#brokenAt = performance.now();
+        this.#wake();
+      }
+      if (!this.#isStopped()) await backoff.pause(signal);
+    }
+  }
+
+  #report({ lost, changed }: Renewal): void {
+    if (lost.length > 0) this.#events.lost(lost);
+    if (changed.length > 0) this.#events.changed(changed);
+  }
+
+  /** Claims may be on their way here, so only those count that are unknown at two renewals in a row. */
+  #findUnknown({ held = [] }: Renewal): void {
+    const known = this.#events.known();
+    const unknown = held.filter(token => !known.has(token));
+    const again = unknown.filter(token => this.#unknown.has(token));
+    this.#unknown = new Set(unknown);
+    if (again.length > 0) this.#events.unknown(again);
+  }
+
+  // A call, because TypeScript takes a flag that it has looked at for settled.
+  #isStopped(): boolean {
+    return this.#stop.signal.aborted;
+  }
+
+  #contact(now: boolean, error?: unknown): void {
+    if (now === this.#reachable) return;
+    this.#reachable = now;
+    this.#events.reachable(now, error);
+  }
+}

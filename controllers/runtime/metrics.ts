@@ -1,0 +1,140 @@
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+
+/** What a worker counts, under the names of controller-runtime and client-go where they have one. */
+export interface WorkerMetrics {
+  result(result: 'success' | 'error' | 'requeue_after', seconds: number): void;
+  terminalError(): void;
+  timeout(): void;
+  lost(count: number): void;
+}
+
+/** What a worker shows when metrics are asked for. */
+export interface WorkerGauges {
+  controller: string;
+  slots: number;
+  /** Keys being worked on. */
+  active(): number;
+  /** Seconds of all unfinished runs together, and of the longest. */
+  unfinished(): { total: number; longest: number };
+}
+
+/** The metrics of a process's controllers. */
+export class Metrics {
+  readonly #total;
+  readonly #errors;
+  readonly #terminal;
+  readonly #timeouts;
+  readonly #seconds;
+  readonly #retries;
+  readonly #lost;
+  readonly #gauges: WorkerGauges[] = [];
+
+  constructor(register: Registry) {
+    const registers = [register];
+    const counter = <L extends string>(name: string, help: string, ...labelNames: L[]) =>
+      new Counter<L>({ name, help, labelNames, registers });
+    this.#total = counter(
+      'controller_runtime_reconcile_total',
+      'Reconciliations by result: success, error, requeue_after',
+      'controller',
+      'result',
+    );
+    this.#errors = counter('controller_runtime_reconcile_errors_total', 'Reconciliations that failed', 'controller');
+    this.#terminal = counter(
+      'controller_runtime_terminal_reconcile_errors_total',
+      'Reconciliations that failed until their object changes',
+      'controller',
+    );
+    this.#timeouts = counter(
+      'controller_runtime_reconcile_timeouts_total',
+      'Reconciliations over their deadline',
+      'controller',
+    );
+    this.#retries = counter('workqueue_retries_total', 'Keys that are tried again after an error', 'name');
+    this.#lost = counter(
+      'syncsets_claims_lost_total',
+      'Claims that were lost before their result was reported',
+      'controller',
+    );
+    this.#seconds = new Histogram({
+      name: 'controller_runtime_reconcile_time_seconds',
+      help: 'Length of reconciliations',
+      labelNames: ['controller'],
+      buckets: [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60],
+      registers,
+    });
+    this.#gauge(registers, 'controller_runtime_active_workers', 'Keys being worked on', 'controller', one =>
+      one.active(),
+    );
+    this.#gauge(
+      registers,
+      'controller_runtime_max_concurrent_reconciles',
+      'Keys that this process works on at once at most',
+      'controller',
+      one => one.slots,
+    );
+    this.#gauge(
+      registers,
+      'workqueue_unfinished_work_seconds',
+      'Seconds of all unfinished reconciliations together',
+      'name',
+      one => one.unfinished().total,
+    );
+    this.#gauge(
+      registers,
+      'workqueue_longest_running_processor_seconds',
+      'Seconds of the longest unfinished reconciliation',
+      'name',
+      one => one.unfinished().longest,
+    );
+  }
+
+  /** The metrics of one worker; its labels are resolved once, not at each result. */
+  of(gauges: WorkerGauges): WorkerMetrics {
+    this.#gauges.push(gauges);
+    const { controller } = gauges;
+    const totals = {
+      success: this.#total.labels({ controller, result: 'success' }),
+      error: this.#total.labels({ controller, result: 'error' }),
+      requeue_after: this.#total.labels({ controller, result: 'requeue_after' }),
+    };
+    const errors = this.#errors.labels({ controller });
+    const retries = this.#retries.labels({ name: controller });
+    const seconds = this.#seconds.labels({ controller });
+    const terminal = this.#terminal.labels({ controller });
+    const timeouts = this.#timeouts.labels({ controller });
+    const lost = this.#lost.labels({ controller });
+    return {
+      result: (result, taken) => {
+        totals[result].inc();
+        seconds.observe(taken);
+        if (result === 'error') {
+          errors.inc();
+          retries.inc();
+        }
+      },
+      terminalError: () => terminal.inc(),
+      timeout: () => timeouts.inc(),
+      lost: count => lost.inc(count),
+    };
+  }
+
+  #gauge(
+    registers: Registry[],
+    name: string,
+    help: string,
+    label: 'controller' | 'name',
+    value: (one: WorkerGauges) => number,
+  ): void {
+    const gauges = this.#gauges;
+    new Gauge({
+      name,
+      help,
+      labelNames: [label],
+      registers,
+      collect() {
+        for (const one of gauges) this.set({ [label]: one.controller }, value(one));
+      },
+    });
+  }
+}

@@ -1,0 +1,244 @@
+import type { KeyClaim, Resource, WorkResult } from '../../client/index.js';
+import { TerminalError, type Controller, type Result } from './controller.js';
+import { secondsOf } from './duration.js';
+import { addFinalizer, removeFinalizer } from './finalizer.js';
+import type { WorkerMetrics } from './metrics.js';
+import { Run, type RunSurroundings } from './run.js';
+
+/** Milliseconds between two looks at deadlines and the lease: one timer for all runs, not one for each. */
+const sweepInterval = 250;
+/** Milliseconds that aborted runs get to end at a shutdown. */
+const graceTime = 1000;
+/** Characters of an error's message that are reported. */
+const longestMessage = 1000;
+
+export interface RunsOptions<T extends Resource> {
+  controller: Controller<T>;
+  slots: number;
+  surroundings: RunSurroundings;
+  metrics: WorkerMetrics;
+  report: (result: WorkResult) => void;
+}
+
+/** The keys that a worker works on at present, at most `slots` at a time. */
+export class Runs<T extends Resource> {
+  readonly #controller: Controller<T>;
+  readonly #slots: number;
+  /** So many free slots are worth a claim while others are busy: claims in batches cost a tenth. */
+  readonly #enough: number;
+  /** Milliseconds; Infinity for long runs. */
+  readonly #deadline: number;
+  readonly #surroundings: RunSurroundings;
+  readonly #metrics: WorkerMetrics;
+  readonly #report: (result: WorkResult) => void;
+  readonly #running = new Map<string, Run>();
+  readonly #backlog = new Map<string, KeyClaim>();
+  #sweeper: NodeJS.Timeout | undefined;
+  #wake: () => void = () => undefined;
+  #onIdle: () => void = () => undefined;
+
+  constructor({ controller, slots, surroundings, metrics, report }: RunsOptions<T>) {
+    this.#controller = controller;
+    this.#slots = slots;
+    this.#enough = Math.max(1, Math.floor(slots / 4));
+    this.#deadline = controller.longRunning ? Infinity : secondsOf(controller.deadline ?? '5m', 'deadline') * 1000;
+    this.#surroundings = surroundings;
+    this.#metrics = metrics;
+    this.#report = report;
+  }
+
+  get active(): number {
+    return this.#running.size;
+  }
+
+  tokens(): string[] {
+    return [...this.#running.keys(), ...this.#backlog.keys()];
+  }
+
+  /** Seconds of all runs together, and of the longest. */
+  unfinished(): { total: number; longest: number } {
+    const now = performance.now();
+    const seconds = [...this.#running.values()].map(run => (now - run.startedAt) / 1000);
+    return { total: seconds.reduce((sum, one) => sum + one, 0), longest: Math.max(0, ...seconds) };
+  }
+
+  start(): void {
+    this.#sweeper ??= setInterval(() => this.#sweep(), sweepInterval);
+  }
+
+  /** Waits until enough slots are free to claim for, and returns how many; 0 when `signal` aborts. */
+  async room(signal: AbortSignal): Promise<number> {
+    const onAbort = () => this.#wake();
+    signal.addEventListener('abort', onAbort);
+    try {
+      while (!signal.aborted) {
+        const free = this.#slots - this.#running.size - this.#backlog.size;
+        if (free >= this.#enough || free === this.#slots) return free;
+        await new Promise<void>(resolve => (this.#wake = resolve));
+        // Whatever else ends in this turn of the event loop makes the next claim larger.
+        await new Promise<void>(resolve => setImmediate(resolve));
+      }
+      return 0;
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+    }
+  }
+
+  /** Runs a claimed key, now or when a slot is free. */
+  begin(claim: KeyClaim): void {
+    if (this.#running.size >= this.#slots) {
+      this.#backlog.set(claim.token, claim);
+      return;
+    }
+    const run = new Run(claim, this.#surroundings);
+    this.#running.set(claim.token, run);
+    void this.#execute(run);
+  }
+
+  /** These claims are no longer held: their runs are aborted and their results not reported. */
+  lose(tokens: string[]): void {
+    let count = 0;
+    for (const token of tokens) {
+      const run = this.#running.get(token);
+      if (this.#backlog.delete(token) || (run && !run.lost)) count++;
+      run?.lose();
+    }
+    if (count === 0) return;
+    this.#metrics.lost(count);
+    this.#surroundings.log.warn({ count }, 'claims were lost; others work on these keys');
+  }
+
+  /** The objects of these have changed. */
+  change(tokens: string[]): void {
+    for (const token of tokens) this.#running.get(token)?.change();
+  }
+
+  /** Waits for what runs, at most some milliseconds; then aborts it. What has not begun is left to others. */
+  async drain(milliseconds: number): Promise<void> {
+    this.#backlog.clear();
+    // A long run never ends by itself.
+    if (this.#controller.longRunning) this.#abandonAll(new Error('shutting down'));
+    await this.#idle(milliseconds);
+    this.#abandonAll(new Error('shutting down'));
+    await this.#idle(graceTime);
+    clearInterval(this.#sweeper);
+    this.#sweeper = undefined;
+  }
+
+  async #execute(run: Run): Promise<void> {
+    let result: WorkResult;
+    try {
+      result = this.#success(run, await this.#reconcile(run));
+    } catch (error) {
+      result = this.#failure(run, error);
+    }
+    this.#end(run, result);
+  }
+
+  async #reconcile(run: Run): Promise<Result | undefined> {
+    const controller = this.#controller;
+    // Claimed as an object of the type that the controller reconciles.
+    let object = run.object as T | undefined;
+    const { finalizer } = controller;
+    if (finalizer !== undefined && object) {
+      const mine = object.finalizers?.includes(finalizer) === true;
+      if (object.deletedAt !== undefined) {
+        if (!mine) return undefined;
+        await controller.finalize?.(object, run);
+        await removeFinalizer(run.client, object, finalizer);
+        return undefined;
+      }
+      if (!mine) object = await addFinalizer(run.client, object, finalizer);
+      if (!object) return undefined;
+    }
+    return (await controller.reconcile(object, run)) ?? undefined;
+  }
+
+  #success(run: Run, result: Result | undefined): WorkResult {
+    const again = result?.requeueAfter;
+    const requeueAfterSeconds = again === undefined ? undefined : secondsOf(again, 'requeueAfter');
+    this.#metrics.result(again === undefined ? 'success' : 'requeue_after', seconds(run));
+    return { token: run.token, result: 'done', ...(requeueAfterSeconds !== undefined && { requeueAfterSeconds }) };
+  }
+
+  #failure(run: Run, error: unknown): WorkResult {
+    const { token, attempts } = run;
+    const text = messageOf(error);
+    if (run.abandoned) {
+      run.log.info({ error: text, reason: run.abandoned.message }, 'run ended after it was given up');
+      return { token, result: 'released' };
+    }
+    this.#metrics.result('error', seconds(run));
+    const terminal = error instanceof TerminalError;
+    if (terminal) this.#metrics.terminalError();
+    run.log.warn({ error: text, attempts }, terminal ? 'reconcile failed for good' : 'reconcile failed');
+    if (error instanceof Error) run.log.debug({ stack: error.stack }, 'where it failed');
+    return { token, result: terminal ? 'terminal' : 'error', message: text };
+  }
+
+  #end(run: Run, result: WorkResult): void {
+    // Over its deadline: reported already, and another may have taken its place.
+    if (this.#running.get(run.token) !== run) return;
+    this.#running.delete(run.token);
+    // What was found out without certainly holding the claim does not count, so the key runs again.
+    if (!run.lost) this.#report(run.abandoned ? { token: run.token, result: 'released' } : result);
+    this.#freed();
+  }
+
+  #freed(): void {
+    for (const [token, claim] of this.#backlog) {
+      if (this.#running.size >= this.#slots) break;
+      this.#backlog.delete(token);
+      this.begin(claim);
+    }
+    this.#wake();
+    if (this.#running.size === 0) this.#onIdle();
+  }
+
+  #sweep(): void {
+    if (this.#running.size === 0 && this.#backlog.size === 0) return;
+    if (this.#surroundings.lease.left <= 0) {
+      this.#abandonAll(new Error('the lease may have run out'));
+      for (const token of this.#backlog.keys()) this.#report({ token, result: 'released' });
+      this.#backlog.clear();
+    }
+    const oldest = performance.now() - this.#deadline;
+    for (const run of this.#running.values()) {
+      // In the order of their beginning, so the first that has time left ends the search.
+      if (run.startedAt > oldest) break;
+      this.#expire(run);
+    }
+  }
+
+  #expire(run: Run): void {
+    const error = new Error(`not done within its deadline of ${this.#deadline / 1000} s`);
+    this.#metrics.timeout();
+    const result = this.#failure(run, error);
+    this.#end(run, result);
+    run.abandon(error);
+  }
+
+  #abandonAll(reason: Error): void {
+    for (const run of this.#running.values()) run.abandon(reason);
+  }
+
+  async #idle(milliseconds: number): Promise<void> {
+    if (this.#running.size === 0) return;
+    let timer: NodeJS.Timeout | undefined;
+    await new Promise<void>(resolve => {
+      this.#onIdle = resolve;
+      timer = setTimeout(resolve, milliseconds);
+    });
+    clearTimeout(timer);
+  }
+}
+
+function seconds(run: Run): number {
+  return (performance.now() - run.startedAt) / 1000;
+}
+
+/** What an error says, cut; never its stack or cause, which may hold what nobody should see. */
+export function messageOf(error: unknown): string {
+  const text = error instanceof Error ? error.message || error.name : String(error);
+  return text.length > longestMessage ? `${text.slice(0, longestMessage - 1)}…` : text;
+}

@@ -1,0 +1,135 @@
+import { collectDefaultMetrics, Registry } from 'prom-client';
+import { pino } from 'pino';
+import { connect, type Client, type ConnectOptions, type Resource } from '../../client/index.js';
+import type { Controller } from './controller.js';
+import { secondsOf } from './duration.js';
+import { HealthServer } from './health.js';
+import type { Log } from './log.js';
+import { Metrics } from './metrics.js';
+import { Worker } from './worker.js';
+
+export interface RunOptions extends Omit<ConnectOptions, 'log' | 'signal'> {
+  /** Keys that each controller works on at once in this process. Default 16. */
+  concurrency?: number;
+  /** A client to use in place of a connection of its own; it is left open at the end. */
+  client?: Client;
+  /** Default: pino's, JSON on standard output. */
+  log?: Log;
+  /** Where `/healthz`, `/readyz` and `/metrics` answer. Default: nowhere. */
+  healthPort?: number;
+  /** Default 127.0.0.1. */
+  healthHost?: string;
+  /** Whether SIGTERM and SIGINT stop the controllers. Default true. */
+  handleSignals?: boolean;
+}
+
+/** Controllers at work. */
+export interface Running {
+  /** Where health and metrics answer, if anywhere. */
+  readonly healthPort: number | undefined;
+  /**
+   * Stops claiming, waits up to 30 s for work in hand and gives the rest back to other replicas. May be called more than
+   * once; each waits for the end.
+   */
+  stop(): Promise<void>;
+}
+
+/**
+ * Runs controllers until they are stopped. Start as many processes as wanted: they share the work without configuration.
+ * Resolves when all are registered; waits for an API that is away.
+ *
+ * @throws PlatformError the API refuses a registration; TypeError an option is none
+ * @example
+ * await run([hello], { url: 'http://127.0.0.1:7070', concurrency: 16 });
+ */
+export async function run(controllers: Controller[], options: RunOptions = {}): Promise<Running> {
+  const runtime = new Runtime(controllers, options);
+  const onSignal = () => void runtime.stop();
+  if (options.handleSignals ?? true) for (const name of signals) process.once(name, onSignal);
+  runtime.onStop(() => {
+    for (const name of signals) process.off(name, onSignal);
+  });
+  try {
+    await runtime.start();
+  } catch (error) {
+    await runtime.stop();
+    throw error;
+  }
+  return runtime;
+}
+
+const signals = ['SIGTERM', 'SIGINT'] as const;
+
+/** Controllers of one process, their client and their health server. */
+export class Runtime implements Running {
+  readonly #client: Client;
+  readonly #ownsClient: boolean;
+  readonly #workers: Worker<Resource>[];
+  readonly #names: string[];
+  readonly #health: HealthServer | undefined;
+  #healthPort: number | undefined;
+  #afterStop: () => void = () => undefined;
+  #stopped: Promise<void> | undefined;
+
+  /** @throws TypeError a controller or an option is wrong */
+  constructor(controllers: Controller[], options: RunOptions) {
+    const { concurrency = 16, client, log = pino(), healthPort, healthHost } = options;
+    if (!Number.isInteger(concurrency) || concurrency < 1)
+      throw new TypeError('concurrency must be a whole number from 1');
+    for (const controller of controllers) check(controller);
+    const register = new Registry();
+    const metrics = new Metrics(register);
+    this.#ownsClient = client === undefined;
+    this.#client = client ?? connect({ ...options, log });
+    this.#names = controllers.map(controller => controller.name);
+    this.#workers = controllers.map(
+      controller => new Worker({ controller, client: this.#client, slots: concurrency, log, metrics }),
+    );
+    if (healthPort !== undefined) {
+      collectDefaultMetrics({ register });
+      this.#health = new HealthServer({ port: healthPort, host: healthHost, register, missing: () => this.#missing() });
+    }
+  }
+
+  get healthPort(): number | undefined {
+    return this.#healthPort;
+  }
+
+  /** Called once, after everything has stopped. */
+  onStop(afterStop: () => void): void {
+    this.#afterStop = afterStop;
+  }
+
+  async start(): Promise<void> {
+    this.#healthPort = await this.#health?.start();
+    await Promise.all(this.#workers.map(worker => worker.start()));
+  }
+
+  stop(): Promise<void> {
+    return (this.#stopped ??= this.#stop());
+  }
+
+  async #stop(): Promise<void> {
+    await Promise.all(this.#workers.map(worker => worker.stop()));
+    if (this.#ownsClient) await this.#client.close();
+    await this.#health?.stop();
+    this.#afterStop();
+  }
+
+  #missing(): string[] {
+    if (this.#stopped) return ['stopping'];
+    return this.#names.filter((_, at) => this.#workers[at]?.ready !== true);
+  }
+}
+
+function check(controller: Controller): void {
+  const { name, finalizer, deadline, claimSeconds } = controller;
+  if (!/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(name)) {
+    throw new TypeError(`The controller's name "${name}" must be lower-case letters, digits and dashes, at most 63`);
+  }
+  if ((finalizer === undefined) !== (controller.finalize === undefined)) {
+    throw new TypeError(`${name}: finalizer and finalize belong together`);
+  }
+  if (deadline !== undefined) secondsOf(deadline, `${name}: deadline`);
+  if (claimSeconds !== undefined && claimSeconds < 2) throw new TypeError(`${name}: claimSeconds must be at least 2`);
+}
