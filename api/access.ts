@@ -10,9 +10,14 @@ export function requireToken(token: string) {
     if (timingSafeEqual(digest(given), expected)) next();
     else {
       next(
-        new ApiError('Unauthorized', 'Send the header "Authorization: Bearer <token>" with the token in API_TOKEN of the server.', undefined, {
-          'WWW-Authenticate': 'Bearer',
-        }),
+        new ApiError(
+          'Unauthorized',
+          'Send the header "Authorization: Bearer <token>" with the token in API_TOKEN of the server.',
+          undefined,
+          {
+            'WWW-Authenticate': 'Bearer',
+          },
+        ),
       );
     }
   };
@@ -27,7 +32,12 @@ export function refuseWebPages(isLocalHost: (host: string) => boolean) {
     const host = hostName(request.get('Host') ?? '');
     const origin = request.get('Origin');
     if (!isLocalHost(host)) {
-      next(new ApiError('Forbidden', `Host "${host}" is not this machine; without API_TOKEN only localhost, 127.0.0.1 and [::1] are answered.`));
+      next(
+        new ApiError(
+          'Forbidden',
+          `Host "${host}" is not this machine; without API_TOKEN only localhost, 127.0.0.1 and [::1] are answered.`,
+        ),
+      );
     } else if (origin !== undefined && !isOwnOrigin(origin, request)) {
       next(new ApiError('Forbidden', `Origin "${origin}" is another site; without API_TOKEN web pages are refused.`));
     } else next();

@@ -37,7 +37,11 @@ export function createApp({ platform, metrics, token, isLocalHost, accepting, lo
       throw isDatabaseAway(error) ? new ApiError('Unavailable', 'The database does not answer.') : error;
     });
     const broker = platform.bus.brokerConnected;
-    response.json({ status: 'ok', database: 'ok', ...(broker === undefined ? {} : { broker: broker ? 'ok' : 'away' }) });
+    response.json({
+      status: 'ok',
+      database: 'ok',
+      ...(broker === undefined ? {} : { broker: broker ? 'ok' : 'away' }),
+    });
   });
 
   app.use(token === undefined ? refuseWebPages(isLocalHost) : requireToken(token));
@@ -61,9 +65,11 @@ function documentation(app: Express): void {
     else response.type('html').send(readFileSync(join(assets, 'index.html')));
   });
   app.get('/docs/swagger-initializer.js', (_request, response) => {
-    response.type('js').send(
-      'window.ui = SwaggerUIBundle({ url: "/openapi.json", dom_id: "#swagger-ui", presets: [SwaggerUIBundle.presets.apis], validatorUrl: null });',
-    );
+    response
+      .type('js')
+      .send(
+        'window.ui = SwaggerUIBundle({ url: "/openapi.json", dom_id: "#swagger-ui", presets: [SwaggerUIBundle.presets.apis], validatorUrl: null });',
+      );
   });
   app.use('/docs', express.static(assets, { index: false }));
 }

@@ -22,7 +22,11 @@ export class Metrics {
     const { database, bus, types, watchers } = options;
     const registers = [this.#registry];
     collectDefaultMetrics({ register: this.#registry });
-    new Gauge({ name: 'apiserver_watchers', help: 'Open watch connections', registers, collect() {
+    new Gauge({
+      name: 'apiserver_watchers',
+      help: 'Open watch connections',
+      registers,
+      collect() {
         this.set(watchers());
       },
     });
@@ -52,7 +56,12 @@ export class Metrics {
       labelNames: ['name'],
       registers,
     });
-    const failing = new Gauge({ name: 'workqueue_failing', help: 'Waiting keys whose last run failed', labelNames: ['name'], registers });
+    const failing = new Gauge({
+      name: 'workqueue_failing',
+      help: 'Waiting keys whose last run failed',
+      labelNames: ['name'],
+      registers,
+    });
     new Gauge({
       name: 'workqueue_depth',
       help: 'Keys that wait for a worker',

@@ -59,10 +59,16 @@ export function readBody() {
       return;
     }
     const type = (request.get('Content-Type') ?? '').split(';')[0]?.trim().toLowerCase() ?? '';
-    const accepted = request.method === 'PATCH' ? ['application/merge-patch+json', 'application/json'] : ['application/json'];
+    const accepted =
+      request.method === 'PATCH' ? ['application/merge-patch+json', 'application/json'] : ['application/json'];
     if (hasBody && !accepted.includes(type)) {
       const given = type === '' ? 'no content type' : `"${type}"`;
-      next(new ApiError('UnsupportedMediaType', `The body has ${given}; send it with Content-Type: ${accepted.join(' or ')}.`));
+      next(
+        new ApiError(
+          'UnsupportedMediaType',
+          `The body has ${given}; send it with Content-Type: ${accepted.join(' or ')}.`,
+        ),
+      );
       return;
     }
     text(request, response, (error: unknown) => {
@@ -82,7 +88,9 @@ export function readBody() {
 
 function tooLarge(): ApiError {
   // The rest of the body is not read: the connection cannot be used again.
-  return new ApiError('TooLarge', `The body is larger than the limit of ${maxBodyBytes} bytes.`, undefined, { Connection: 'close' });
+  return new ApiError('TooLarge', `The body is larger than the limit of ${maxBodyBytes} bytes.`, undefined, {
+    Connection: 'close',
+  });
 }
 
 function bodyError(error: unknown): ApiError {

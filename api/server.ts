@@ -56,7 +56,12 @@ export class ApiServer {
       bus,
       log,
     };
-    const metrics = new Metrics({ database, bus, types: types.map(type => type.type), watchers: () => watches.connections });
+    const metrics = new Metrics({
+      database,
+      bus,
+      types: types.map(type => type.type),
+      watchers: () => watches.connections,
+    });
     const app = createApp({ platform, metrics, token, isLocalHost, accepting: () => this.#accepting, log });
     const server = tls ? createHttpsServer(readPair(tls), app) : createHttpServer(app);
     // Longer than load balancers keep idle connections, so that none is closed under a request.
@@ -69,7 +74,8 @@ export class ApiServer {
       server.once('error', reject).listen(port, host, resolve);
     });
     server.on('error', error => log('error', 'server error', { error }));
-    if (tls && 'setSecureContext' in server) this.#certificates = watchPair(tls, pair => server.setSecureContext(pair), log);
+    if (tls && 'setSecureContext' in server)
+      this.#certificates = watchPair(tls, pair => server.setSecureContext(pair), log);
     watches.start();
     return (server.address() as AddressInfo).port;
   }
@@ -114,10 +120,15 @@ function watchPair(
         use(readPair(tls));
         log('info', 'certificate renewed', { file: tls.certFile });
       } catch (error) {
-        log('warn', 'certificate not taken', { file: tls.certFile, reason: error instanceof Error ? error.message : String(error) });
+        log('warn', 'certificate not taken', {
+          file: tls.certFile,
+          reason: error instanceof Error ? error.message : String(error),
+        });
       }
     }, 200);
   };
   // The folders are watched: a mounted secret is renewed by exchanging a link beside the files.
-  return [...new Set([tls.certFile, tls.keyFile].map(file => file.replace(/[^/]+$/, '') || '.'))].map(folder => watch(folder, changed));
+  return [...new Set([tls.certFile, tls.keyFile].map(file => file.replace(/[^/]+$/, '') || '.'))].map(folder =>
+    watch(folder, changed),
+  );
 }

@@ -1,4 +1,18 @@
-import { Body, Controller, Delete, Get, Path, Post, Put, Queries, Request, Response, Route, SuccessResponse, Tags } from '@tsoa/runtime';
+import {
+  Body,
+  Controller,
+  Delete,
+  Get,
+  Path,
+  Post,
+  Put,
+  Queries,
+  Request,
+  Response,
+  Route,
+  SuccessResponse,
+  Tags,
+} from '@tsoa/runtime';
 import type express from 'express';
 import {
   deleteController,
@@ -79,12 +93,20 @@ export class WorkController extends Controller {
    */
   @Put('{name}')
   @Response<ErrorBody>(409, 'Conflict: another registration with this or a higher revision is stored')
-  async registerController(@Path() name: string, @Body() body: ControllerInput, @Queries() _query: NoQuery): Promise<ControllerView> {
+  async registerController(
+    @Path() name: string,
+    @Body() body: ControllerInput,
+    @Queries() _query: NoQuery,
+  ): Promise<ControllerView> {
     const { bus, claims, database } = this.#platform;
     if (!/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(name)) {
-      throw new ApiError('Invalid', `The name "${name}" must be a DNS-1123 label: lower-case letters, digits and dashes, at most 63.`);
+      throw new ApiError(
+        'Invalid',
+        `The name "${name}" must be a DNS-1123 label: lower-case letters, digits and dashes, at most 63.`,
+      );
     }
-    for (const type of [...(body.type === '*' ? [] : [body.type]), ...(body.watches ?? []), ...(body.reveal ?? [])]) typeOf(this.#platform, type);
+    for (const type of [...(body.type === '*' ? [] : [body.type]), ...(body.watches ?? []), ...(body.reveal ?? [])])
+      typeOf(this.#platform, type);
     const wanted: Registration = {
       name,
       type: body.type,
@@ -162,7 +184,14 @@ export class WorkController extends Controller {
     const registration = await this.#registration(name);
     const response = responseOf(request);
     if (query.stream === true) {
-      await streamRenewals({ claims, log, response, controller: name, worker: body.worker, claimSeconds: registration.claimSeconds });
+      await streamRenewals({
+        claims,
+        log,
+        response,
+        controller: name,
+        worker: body.worker,
+        claimSeconds: registration.claimSeconds,
+      });
       return;
     }
     const renewed = await claims.renew(name, body.worker);
@@ -219,7 +248,11 @@ export class WorkController extends Controller {
   /** Enqueues keys: named ones, or all that a selector matches, in one statement. */
   @Post('{name}/enqueue')
   @Response<ErrorBody>(404, 'NotFound')
-  async enqueueWork(@Path() name: string, @Body() body: EnqueueInput, @Queries() _query: NoQuery): Promise<EnqueueCount> {
+  async enqueueWork(
+    @Path() name: string,
+    @Body() body: EnqueueInput,
+    @Queries() _query: NoQuery,
+  ): Promise<EnqueueCount> {
     const { bus, database } = this.#platform;
     const registration = await this.#registration(name);
     const { keys, priority = 0, afterSeconds, ...selection } = body;
@@ -227,7 +260,9 @@ export class WorkController extends Controller {
     if ((keys === undefined) === !selects) {
       throw new ApiError('Invalid', 'Send either keys, or type with labelSelector or all: true.');
     }
-    const targets: EnqueueTarget[] = keys?.map(key => this.#key(registration, key, 'keys')) ?? [this.#target(registration, selection, 'labelSelector')];
+    const targets: EnqueueTarget[] = keys?.map(key => this.#key(registration, key, 'keys')) ?? [
+      this.#target(registration, selection, 'labelSelector'),
+    ];
     const { count, woken } = await enqueueKeys(database, name, targets, {
       priority,
       reason: 'enqueued',
@@ -280,15 +315,21 @@ export class WorkController extends Controller {
     }
     if (name !== undefined) return this.#key(registration, { ...target, name }, path);
     const { type } = this.#type(registration, target.type, path);
-    return { type, ...(namespace === undefined ? {} : { namespace }), selector: { labels: parseLabelSelector(labelSelector ?? ''), fields: [] } };
+    return {
+      type,
+      ...(namespace === undefined ? {} : { namespace }),
+      selector: { labels: parseLabelSelector(labelSelector ?? ''), fields: [] },
+    };
   }
 
   #type(registration: Registration, type: string | undefined, path: string) {
     const name = type ?? registration.type;
     if (name === '*' || (registration.type !== '*' && registration.type !== name)) {
-      throw new ApiError('Invalid', `${path}: type must be ${registration.type === '*' ? 'named' : `"${registration.type}", which the controller reconciles`}.`, [
-        { path: `${path}.type`, message: 'is not a type of this controller' },
-      ]);
+      throw new ApiError(
+        'Invalid',
+        `${path}: type must be ${registration.type === '*' ? 'named' : `"${registration.type}", which the controller reconciles`}.`,
+        [{ path: `${path}.type`, message: 'is not a type of this controller' }],
+      );
     }
     return typeOf(this.#platform, name);
   }
