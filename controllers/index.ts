@@ -10,6 +10,4 @@ export {
 export type { Duration } from './runtime/duration.js';
 export type { Log } from './runtime/log.js';
 export { run, type RunOptions, type Running } from './runtime/runtime.js';
-export function startControllers(_options: object): { start(): Promise<void>; stop(): Promise<void> } {
-  return { start: () => Promise.resolve(), stop: () => Promise.resolve() };
-}
+export { startControllers, type ControllersSettings } from './start.js';

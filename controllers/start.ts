@@ -1,0 +1,49 @@
+import { clusterHealth } from './clusterhealth/clusterhealth.js';
+import type { Log } from './runtime/log.js';
+import { Runtime } from './runtime/runtime.js';
+
+type Level = 'debug' | 'info' | 'warn' | 'error';
+
+/** How the platform's own controllers reach it: two URLs, so that they may run on another machine. */
+export interface ControllersSettings {
+  apiUrl: string;
+  apiToken?: string;
+  apiCaFile?: string;
+  /** Undefined: work comes by long polls. */
+  amqpUrl?: string;
+  /** Undefined: no health and metrics. */
+  healthPort?: number;
+  /** Where health and metrics listen. Default 127.0.0.1. */
+  host?: string;
+  /** Keys that each controller works on at once. Default 16. */
+  concurrency?: number;
+  log: (level: Level, message: string, fields?: Record<string, unknown>) => void;
+}
+
+/**
+ * The platform's own controllers. `start` resolves when all are registered, and waits for an API that is away; `stop` finishes
+ * the work in hand.
+ */
+export function startControllers(settings: ControllersSettings): { start(): Promise<void>; stop(): Promise<void> } {
+  return new Runtime([clusterHealth], {
+    url: settings.apiUrl,
+    token: settings.apiToken,
+    caFile: settings.apiCaFile,
+    amqpUrl: settings.amqpUrl,
+    healthPort: settings.healthPort,
+    healthHost: settings.host,
+    concurrency: settings.concurrency,
+    log: logOf(settings.log, {}),
+  });
+}
+
+function logOf(write: ControllersSettings['log'], bound: Record<string, unknown>): Log {
+  const at = (level: Level) => (fields: object, message: string) => write(level, message, { ...bound, ...fields });
+  return {
+    debug: at('debug'),
+    info: at('info'),
+    warn: at('warn'),
+    error: at('error'),
+    child: fields => logOf(write, { ...bound, ...fields }),
+  };
+}
