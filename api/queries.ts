@@ -7,7 +7,11 @@ export interface ListQuery {
    * comma means "and". `!=` and `notin` also match objects without the label.
    */
   labelSelector?: string;
-  /** Only objects with these field values: `name=value`, `namespace=value`; `!=` for all others; a comma means "and". */
+  /**
+   * Only objects with these field values: `name`, `namespace`, `uid`, a field of the type or a path in one, or a path in the
+   * status, with `=`, `!=`, `in (a,b)`, `notin (a,b)` or `~` (contains); a comma means "and", `\\,` is a comma in a value.
+   * Secrets cannot be selected by.
+   */
   fieldSelector?: string;
   /**
    * At most this many objects in one answer; `continue` in the answer leads to the rest.
