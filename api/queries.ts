@@ -9,7 +9,7 @@ export interface ListQuery {
   labelSelector?: string;
   /**
    * Only objects with these field values: `name`, `namespace`, `uid`, a field of the type or a path in one, or a path in the
-   * status, with `=`, `!=`, `in (a,b)`, `notin (a,b)` or `~` (contains); a comma means "and", `\\,` is a comma in a value.
+   * status, with `=`, `!=`, `in (a,b)`, `notin (a,b)` or `~` (contains); a comma means "and", `\,` is a comma in a value.
    * Secrets cannot be selected by.
    */
   fieldSelector?: string;
