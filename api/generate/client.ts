@@ -1,5 +1,5 @@
 import { generate } from 'openapi-typescript-codegen';
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Document, Schema } from './openapi.js';
 import type { TypeModel } from './read-types.js';
@@ -12,7 +12,9 @@ const banner = '// Written by `make generate` from the OpenAPI document. Not to 
  * errors and promises are left out; the client takes a transport of ours (`core/Transport.ts`).
  */
 export async function writeClient(root: string, document: Document, types: TypeModel[]): Promise<void> {
-  const output = join(root, 'client/generated');
+  const final = join(root, 'client/generated');
+  // Made beside and then exchanged: whoever uses the client meanwhile finds one.
+  const output = join(root, 'build/client');
   rmSync(output, { recursive: true, force: true });
   await generate({
     input: forCodegen(document, types),
@@ -39,6 +41,8 @@ export async function writeClient(root: string, document: Document, types: TypeM
   writeFileSync(join(output, 'core/Transport.ts'), `${banner}${transport}`);
   writeFileSync(join(output, 'GeneratedClient.ts'), `${banner}${client(services)}`);
   writeFileSync(join(output, 'index.ts'), `${banner}${index(names(output, 'models'), services)}`);
+  rmSync(final, { recursive: true, force: true });
+  renameSync(output, final);
 }
 
 /** The document as the codegen needs it for a client that reads well. */

@@ -1,4 +1,4 @@
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import type { FieldModel } from './read-fields.js';
 import type { TypeModel } from './read-types.js';
@@ -6,15 +6,18 @@ import { routes, type Route } from './routes.js';
 
 const banner = '// Written by `make generate` from the files in api/types. Not to be edited.\n';
 
-/** Writes what tsoa reads (controllers and inputs) and what the core reads (type definitions) into `build`, anew. */
+/** Writes what tsoa reads (controllers and inputs) and what the core reads (type definitions) into `build`. */
 export function writeSources(root: string, types: TypeModel[]): void {
-  for (const folder of ['controllers', 'inputs']) {
-    rmSync(join(root, 'build', folder), { recursive: true, force: true });
-    mkdirSync(join(root, 'build', folder), { recursive: true });
-  }
+  for (const folder of ['build/controllers', 'build/inputs']) mkdirSync(join(root, folder), { recursive: true });
   for (const type of types) {
     write(root, `build/inputs/${type.type}.ts`, input(root, type));
     write(root, `build/controllers/${type.type}.ts`, controller(type));
+  }
+  const files = types.map(({ type }) => `${type}.ts`);
+  for (const folder of ['build/controllers', 'build/inputs']) {
+    // Of types that are no more.
+    const stale = readdirSync(join(root, folder)).filter(file => !files.includes(file));
+    for (const file of stale) rmSync(join(root, folder, file));
   }
   write(root, 'build/types.ts', definitions(types));
 }
