@@ -24,16 +24,8 @@ export async function writeClient(root: string, document: Document, types: TypeM
     useOptions: true,
     useUnionTypes: true,
   });
-  for (const file of [
-    'ApiError',
-    'ApiResult',
-    'BaseHttpRequest',
-    'CancelablePromise',
-    'FetchHttpRequest',
-    'OpenAPI',
-    'request',
-  ]) {
-    rmSync(join(output, `core/${file}.ts`));
+  for (const file of names(output, 'core')) {
+    if (file !== 'ApiRequestOptions') rmSync(join(output, `core/${file}.ts`));
   }
   const services = names(output, 'services');
   for (const service of services) rewrite(join(output, `services/${service}.ts`), ownTransport);

@@ -35,7 +35,8 @@ describe('the OpenAPI document', () => {
     expect(document.openapi).to.match(/^3\.0\./);
   });
 
-  it('has no reference that leads nowhere', () => {
+  it('has no reference that leads nowhere, and nothing beside one, where it would be ignored', () => {
+    expect(JSON.stringify(document)).not.to.match(/\{"\$ref":"[^"]+",|,"\$ref"/);
     for (const [, reference] of JSON.stringify(document).matchAll(/\{"\$ref":"([^"]+)"/g)) {
       expect(resolve({ $ref: reference }), reference).to.be.an('object');
     }
