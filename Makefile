@@ -54,9 +54,13 @@ format: node_modules/.installed ## Format the sources
 rabbitmq: ## Install RabbitMQ for the tests when none is there (as root; else say how)
 	@bash test/rabbitmq-install
 
+.PHONY: image
+image: ## Build the container image: make image IMG=registry/syncsets:tag (ENGINE=podman)
+	@$(or $(ENGINE),docker) build -f manifests/Containerfile -t "$(IMG)" .
+
 .PHONY: deploy
-deploy: ## Deploy to the current Kubernetes cluster: make deploy IMG=registry/syncsets:tag
-	@bash manifests/deploy.sh "$(IMG)"
+deploy: ## Deploy to the current Kubernetes cluster: make deploy IMG=registry/syncsets:tag [WITH="tls external"]
+	@bash manifests/deploy.sh "$(IMG)" $(WITH)
 
 .PHONY: clean
 clean: ## Remove what was generated and built; data stay

@@ -65,6 +65,7 @@ async function start(role: Role, settings: Settings, parts: Part[], log: Log, st
     const database = new Database({ connection, log });
     parts.push(database);
     await untilReachable(() => database.start(), log, stopping);
+    if (stopping()) return [];
     await migrate(connection, log);
     await ensureTypes(database, typeTables());
     if (role === 'migrate') return [];

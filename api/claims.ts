@@ -276,13 +276,10 @@ class Line {
   }
 
   async #serve(): Promise<void> {
-    if (this.#running) {
-      this.#again = true;
-      return;
-    }
+    this.#again = true;
+    if (this.#running) return;
     this.#running = true;
-    do {
-      this.#again = false;
+    while (this.#takeTurn()) {
       for (const waiter of [...this.#waiters]) {
         if (waiter.done) continue;
         try {
@@ -293,8 +290,15 @@ class Line {
           waiter.fail(error);
         }
       }
-    } while (this.#again);
+    }
     this.#running = false;
+  }
+
+  /** Whether someone asked for another round since the last one. */
+  #takeTurn(): boolean {
+    const again = this.#again;
+    this.#again = false;
+    return again;
   }
 
   #close(): void {

@@ -8,7 +8,7 @@ import { fieldErrors } from './validation.js';
 
 /** Turns whatever was thrown into an answer, once. What is not of the catalogue is a bug: 500, and the log has its stack. */
 export function answerErrors(log: Log) {
-  return (error: unknown, request: Request, response: Response, next: NextFunction): void => {
+  return (error: unknown, request: Request, response: Response, _next: NextFunction): void => {
     if (error instanceof ClientGone || response.destroyed) return;
     if (response.headersSent) {
       log('error', 'answer broken off', { requestId: request.id, error });
@@ -29,7 +29,6 @@ export function answerErrors(log: Log) {
     // A request whose body is not read to its end leaves a connection that cannot be used again.
     if (!request.complete) response.setHeader('Connection', 'close');
     response.status(status).set(headers).json(body);
-    void next;
   };
 }
 

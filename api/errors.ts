@@ -78,6 +78,8 @@ export function toApiError(error: unknown): ApiError | undefined {
       { 'Retry-After': '1' },
     );
   }
+  // A foreign key: only workers have one, to their controller, which was deleted a moment ago.
+  if (sqlState(error) === '23503') return notFound('The controller');
   // 57014: statement_timeout, 55P03: lock_timeout
   if (['57014', '55P03'].includes(sqlState(error) ?? '')) {
     return new ApiError(

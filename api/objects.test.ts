@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import { gzipSync } from 'node:zlib';
 import { startApi, type TestApi } from '../test/platform.js';
 
 describe('the object API', () => {
@@ -387,6 +388,20 @@ describe('the object API', () => {
       if (!(answer instanceof Error)) expect(answer).to.have.property('status', 413);
       expect((await api.call('GET', '/v1/clusters/default/large')).status).to.equal(404);
       expect((await api.call('GET', '/healthz')).status).to.equal(200);
+    });
+
+    it('reads a body that is packed, and refuses one that unpacks beyond the limit', async () => {
+      const send = (body: Uint8Array<ArrayBuffer>) =>
+        fetch(`${api.url}/v1/clusters`, {
+          method: 'POST',
+          body,
+          headers: { 'Content-Type': 'application/json', 'Content-Encoding': 'gzip' },
+        });
+      expect((await send(gzipSync(JSON.stringify({ name: fresh() })))).status).to.equal(201);
+      expect((await send(gzipSync(JSON.stringify({ name: fresh(), context: 'x'.repeat(5_000_000) })))).status).to.equal(
+        413,
+      );
+      expect((await send(Buffer.from('not packed'))).status).to.equal(400);
     });
 
     it('refuses an object above 1.5 MB and names the limit', async () => {

@@ -182,8 +182,7 @@ export class Objects {
     return this.#update(type, key, named(preconditions, body), writer, previous => {
       const status =
         how === 'replace' ? body['status'] : mergePatch(pick(previous, ['status']), pick(body, ['status']))['status'];
-      const { status: _, ...rest } = previous;
-      return status === undefined || status === null ? rest : { ...rest, status };
+      return { ...without(previous, 'status'), ...(status === undefined || status === null ? {} : { status }) };
     });
   }
 
@@ -509,9 +508,12 @@ function pick(object: JsonObject, fields: string[]): JsonObject {
   );
 }
 
+function without(object: JsonObject, field: string): JsonObject {
+  return Object.fromEntries(Object.entries(object).filter(([name]) => name !== field));
+}
+
 function sized(object: JsonObject): string {
-  const { resourceVersion: _, ...rest } = object;
-  const json = stringifyJson(rest);
+  const json = stringifyJson(without(object, 'resourceVersion'));
   const bytes = Buffer.byteLength(json);
   if (bytes > maxObjectBytes)
     throw new ApiError('TooLarge', `The object has ${bytes} bytes, the limit is ${maxObjectBytes}.`);

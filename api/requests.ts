@@ -1,5 +1,8 @@
+import { isUtf8 } from 'node:buffer';
 import { randomUUID } from 'node:crypto';
-import express, { type NextFunction, type Request, type Response } from 'express';
+import type { Readable } from 'node:stream';
+import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib';
+import type { NextFunction, Request, Response } from 'express';
 import type { Log } from '../db/index.js';
 import { ApiError } from './errors.js';
 import { parseBody } from './json.js';
@@ -45,8 +48,7 @@ export function observe(log: Log, metrics: Metrics) {
  * JSON.
  */
 export function readBody() {
-  const text = express.text({ type: () => true, limit: maxBodyBytes });
-  return (request: Request, response: Response, next: NextFunction): void => {
+  return (request: Request, _response: Response, next: NextFunction): void => {
     const length = request.get('Content-Length');
     const hasBody = request.get('Transfer-Encoding') !== undefined || (length !== undefined && length !== '0');
     if (!['POST', 'PUT', 'PATCH'].includes(request.method)) {
@@ -71,33 +73,59 @@ export function readBody() {
       );
       return;
     }
-    text(request, response, (error: unknown) => {
-      if (error !== undefined && error !== null) {
-        next(bodyError(error));
-        return;
-      }
-      try {
-        request.body = parseBody(typeof request.body === 'string' ? request.body : '');
+    readText(request)
+      .then(text => {
+        request.body = parseBody(text);
         next();
-      } catch (refused) {
-        next(refused);
-      }
-    });
+      }, next)
+      .catch(next);
   };
 }
 
-function tooLarge(): ApiError {
-  // The rest of the body is not read: the connection cannot be used again.
-  return new ApiError('TooLarge', `The body is larger than the limit of ${maxBodyBytes} bytes.`, undefined, {
-    Connection: 'close',
+/** The body as text, unpacked. Throws TooLarge, UnsupportedMediaType, InvalidJson. */
+async function readText(request: Request): Promise<string> {
+  const bytes = await collect(unpacked(request));
+  if (!isUtf8(bytes)) throw new ApiError('InvalidJson', 'The body is not UTF-8.');
+  return bytes.toString('utf8');
+}
+
+function unpacked(request: Request): Readable {
+  const encoding = (request.get('Content-Encoding') ?? 'identity').toLowerCase();
+  if (encoding === 'identity') return request;
+  const unpack = { gzip: createGunzip, deflate: createInflate, br: createBrotliDecompress }[encoding];
+  if (!unpack)
+    throw new ApiError(
+      'UnsupportedMediaType',
+      `Content-Encoding "${encoding}" is not read; send gzip, deflate, br or none.`,
+    );
+  const stream = unpack();
+  request.on('error', error => stream.destroy(error)).pipe(stream);
+  return stream;
+}
+
+// By events: an async iterator over the request costs a tenth of the whole request.
+function collect(stream: Readable): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    stream.on('data', (chunk: Buffer) => {
+      bytes += chunk.length;
+      if (bytes <= maxBodyBytes) chunks.push(chunk);
+      else {
+        stream.removeAllListeners('data').pause();
+        reject(tooLarge());
+      }
+    });
+    stream.once('end', () => resolve(chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks)));
+    stream.once('error', () => {
+      reject(new ApiError('InvalidJson', 'The body could not be read; it ended early or its encoding is broken.'));
+    });
   });
 }
 
-function bodyError(error: unknown): ApiError {
-  const type = typeof error === 'object' && error !== null && 'type' in error ? error.type : undefined;
-  if (type === 'entity.too.large') return tooLarge();
-  if (type === 'charset.unsupported' || type === 'encoding.unsupported') {
-    return new ApiError('UnsupportedMediaType', 'The body must be UTF-8, plain or compressed by gzip, deflate or br.');
-  }
-  return new ApiError('InvalidJson', 'The body could not be read; it ended early or its encoding is broken.');
+// The rest of the body is not read: the connection cannot be used again.
+function tooLarge(): ApiError {
+  return new ApiError('TooLarge', `The body is larger than the limit of ${maxBodyBytes} bytes.`, undefined, {
+    Connection: 'close',
+  });
 }

@@ -1,6 +1,6 @@
 import type { FieldCondition, LabelCondition, Selector } from '../db/index.js';
 import { ApiError } from './errors.js';
-import { isObject, type JsonObject } from './json.js';
+import { isObject, stringifyJson, type JsonObject } from './json.js';
 import { checkKey, checkLabelValue } from './labels.js';
 import type { TypeDefinition } from './type-definition.js';
 
@@ -121,18 +121,20 @@ function fieldCondition(type: TypeDefinition, part: string): FieldCondition {
 function textAt(object: JsonObject, path: string[]): string | undefined {
   let node: unknown = object;
   for (const key of path) {
-    if (Array.isArray(node)) node = /^\d+$/.test(key) ? (node as unknown[])[Number(key)] : undefined;
-    else node = isObject(node) && Object.hasOwn(node, key) ? node[key] : undefined;
+    if (Array.isArray(node)) {
+      const list: unknown[] = node;
+      node = /^\d+$/.test(key) ? list[Number(key)] : undefined;
+    } else node = isObject(node) && Object.hasOwn(node, key) ? node[key] : undefined;
   }
   if (node === undefined || node === null) return path.length === 1 && path[0] === 'namespace' ? '' : undefined;
   if (typeof node === 'string') return node;
-  return typeof node === 'object' ? jsonbText(node) : String(node as number | boolean);
+  return jsonbText(node);
 }
 
 // Postgres writes a JSON document with a blank after each colon and comma and sorts keys by length, then bytes.
 function jsonbText(node: unknown): string {
   if (Array.isArray(node)) return `[${node.map(jsonbText).join(', ')}]`;
-  if (!isObject(node)) return JSON.stringify(node);
+  if (!isObject(node)) return stringifyJson(node);
   const keys = Object.keys(node).sort(
     (a, b) => Buffer.byteLength(a) - Buffer.byteLength(b) || Buffer.compare(Buffer.from(a), Buffer.from(b)),
   );
@@ -167,14 +169,16 @@ function split(text: string, parameter: string): string[] {
 }
 
 function splitUnescaped(text: string, separator: string): string[] {
-  const parts = [''];
+  const parts: string[] = [];
+  let part = '';
   for (let i = 0; i < text.length; i++) {
     const character = text.charAt(i);
-    if (character === separator) parts.push('');
-    else
-      parts[parts.length - 1] += character === '\\' && i + 1 < text.length ? character + text.charAt(++i) : character;
+    if (character === separator) {
+      parts.push(part);
+      part = '';
+    } else part += character === '\\' && i + 1 < text.length ? character + text.charAt(++i) : character;
   }
-  return parts;
+  return [...parts, part];
 }
 
 function unescape(value: string): string {

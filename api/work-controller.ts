@@ -120,6 +120,8 @@ export class WorkController extends Controller {
     const { stored, woken, refused } = await registerController(database, wanted);
     claims.forget(name);
     for (const controller of woken) bus.queued(controller);
+    // The relay passes by a type whose cursor was locked by the registration: it looks again now.
+    for (const type of this.#platform.types.keys()) bus.wrote(type);
     if (refused) {
       throw new ApiError(
         'Conflict',
@@ -256,8 +258,8 @@ export class WorkController extends Controller {
     const { bus, database } = this.#platform;
     const registration = await this.#registration(name);
     const { keys, priority = 0, afterSeconds, ...selection } = body;
-    const selects = Object.values(selection).some(value => value !== undefined);
-    if ((keys === undefined) === !selects) {
+    const selects = Object.keys(selection).length > 0;
+    if ((keys !== undefined) === selects) {
       throw new ApiError('Invalid', 'Send either keys, or type with labelSelector or all: true.');
     }
     const targets: EnqueueTarget[] = keys?.map(key => this.#key(registration, key, 'keys')) ?? [

@@ -76,7 +76,10 @@ export class Loop {
       .then(more => {
         this.#running = undefined;
         if (this.#state !== 'started') return;
-        if (more || this.#again) return this.#run();
+        if (more || this.#again) {
+          this.#run();
+          return;
+        }
         const delay =
           this.#failures > 0 ? Math.min(5_000, 100 * 2 ** Math.min(this.#failures, 10)) : this.#options.interval;
         this.#timer = setTimeout(() => this.#run(), delay);

@@ -1,4 +1,3 @@
-import { userInfo } from 'node:os';
 import pg, { type ClientConfig, type QueryResultRow } from 'pg';
 
 /** A log function: a constant message and its variables as fields. */
@@ -25,12 +24,8 @@ export interface Queries {
 }
 
 // int8 as number: versions stay below 2^53 for 285 years at a million writes a second.
-const types = {
-  getTypeParser(oid: number, format?: 'text' | 'binary'): unknown {
-    if (oid === 20) return Number;
-    return format === 'binary' ? pg.types.getTypeParser(oid, 'binary') : pg.types.getTypeParser(oid, 'text');
-  },
-};
+const types = new pg.TypeOverrides();
+types.setTypeParser(pg.types.builtins.INT8, Number);
 
 /** The connection pool of one process and its one listening connection. */
 export class Database implements Queries {
@@ -44,12 +39,7 @@ export class Database implements Queries {
   #onReconnect: () => void = () => undefined;
 
   constructor(options: DatabaseOptions) {
-    this.#connection = {
-      ...options.connection,
-      user: options.connection.user ?? userInfo().username,
-      types,
-      keepAlive: true,
-    };
+    this.#connection = { ...options.connection, types, keepAlive: true };
     this.#log = options.log;
     this.#pool = new pg.Pool({
       ...this.#connection,

@@ -93,6 +93,8 @@ export async function maintainEventLog(database: Database, types: string[], maxB
       text: `select pg_try_advisory_xact_lock(hashtext('syncsets types')) as mine`,
     });
     if (!lock?.mine) return dropped;
+    // Dropping waits for readers, and whoever comes next waits for it: rather try again in a minute.
+    await queries.query({ text: `set local lock_timeout = '2s'` });
     for (const type of types) {
       await makeEventPartitions(queries, type);
       const hours = await queries.query<{ partition: string; bytes: number; expired: boolean; ancient: boolean }>({
