@@ -316,6 +316,19 @@ describe('embedded Postgres', function () {
     await writeFile(version, content);
   });
 
+  it('names DATA_DIR when it cannot be used', async () => {
+    const file = join(parent, 'file');
+    await writeFile(file, '');
+    for (const directory of [file, join(file, 'below')])
+      expect(
+        String(
+          await platform(directory)
+            .start()
+            .catch((error: unknown) => error),
+        ),
+      ).to.match(new RegExp(`DATA_DIR ${directory} cannot be used: .* Set it to a directory`));
+  });
+
   describe('its binaries', () => {
     let copy: string;
 

@@ -78,6 +78,7 @@ export class EmbeddedPostgres {
    */
   start(): Promise<EmbeddedAddress> {
     const starting = this.#start().catch(async (error: unknown) => {
+      this.#stop.abort();
       await this.#server?.stop();
       throw error;
     });
@@ -162,7 +163,7 @@ export class EmbeddedPostgres {
       if (!found) return;
       if (!(await postmaster.isPostmaster(found.pid, cluster))) return postmaster.dropReusedPidFile(found.pid, cluster);
       // A server this young may be one whose platform has not got to taking its lock: it is only looked at.
-      const young = Date.now() / 1000 - found.since < 2;
+      const young = Math.abs(Date.now() / 1000 - found.since) < 2;
       const lock = young ? await readLock(found.port, password) : await takeLock(found.port, password);
       if (lock.state === 'held') throw this.#inUse(lock.holder);
       if (lock.state === 'taken') {

@@ -4,7 +4,7 @@ import { access, chmod, cp, readFile, rename, rm, symlink } from 'node:fs/promis
 import { createRequire } from 'node:module';
 import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
-import { codeOf, exists, type Account } from './files.js';
+import { codeOf, exists, partOf, type Account } from './files.js';
 
 const run = promisify(execFile);
 
@@ -95,8 +95,7 @@ async function complete(native: string): Promise<boolean> {
 async function copy(native: string, place: string): Promise<string> {
   if (await exists(place)) return place;
   // Copied beside and renamed: a copy that was cut short is never taken for a whole one.
-  const part = `${place}.${process.pid}.part`;
-  await rm(part, { recursive: true, force: true });
+  const part = partOf(place);
   await cp(native, join(part, 'native'), { recursive: true, verbatimSymlinks: true });
   await complete(join(part, 'native'));
   await rename(join(part, 'native'), place).catch(async (error: unknown) => {

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { constants } from 'node:fs';
 import {
   access,
   chmod,
@@ -50,11 +51,21 @@ export function filesOf(dataDir: string): Files {
 /**
  * Makes DATA_DIR when it is missing. Made by root it lets others pass (0711), because the server runs as another user below
  * it; what is secret in it has mode 0600.
+ *
+ * @throws Error naming DATA_DIR when it is no directory or cannot be written to
  */
 export async function makeDataDir(files: Files): Promise<void> {
-  if (await exists(files.dataDir)) return;
-  await mkdir(files.dataDir, { recursive: true });
-  await chmod(files.dataDir, process.getuid?.() === 0 ? 0o711 : 0o700);
+  try {
+    const made = await mkdir(files.dataDir, { recursive: true });
+    if (made !== undefined) await chmod(files.dataDir, process.getuid?.() === 0 ? 0o711 : 0o700);
+    await access(files.dataDir, constants.W_OK | constants.X_OK);
+  } catch (cause) {
+    throw new Error(
+      `DATA_DIR ${files.dataDir} cannot be used: ${cause instanceof Error ? cause.message : String(cause)}. ` +
+        'Set it to a directory that this user may write to.',
+      { cause },
+    );
+  }
 }
 
 /** The superuser's password: from the password file, undefined when there is none. */
@@ -75,7 +86,7 @@ export async function readPassword(files: Files): Promise<string | undefined> {
 export async function makePassword(files: Files): Promise<string> {
   const known = await readPassword(files);
   if (known) return known;
-  const part = `${files.passfile}.${process.pid}.part`;
+  const part = partOf(files.passfile);
   // Hexadecimal: needs no escapes in a URL, a password file or SQL.
   await writeFile(part, `127.0.0.1:*:*:${USER}:${randomBytes(24).toString('hex')}\n`, { mode: 0o600 });
   await link(part, files.passfile).catch((error: unknown) => {
@@ -91,7 +102,7 @@ export async function makePassword(files: Files): Promise<string> {
 /** Connection text without a secret: libpq takes the password from the password file. One word, so it needs no quotes in a shell. */
 export async function writeParams(files: Files, port: number): Promise<void> {
   const passfile = files.passfile.split('/').map(encodeURIComponent).join('/');
-  const part = `${files.params}.${process.pid}.part`;
+  const part = partOf(files.params);
   await writeFile(part, `${urlOf(port)}&passfile=${passfile}\n`, { mode: 0o600 });
   await rename(part, files.params);
 }
@@ -137,6 +148,11 @@ export async function logSince(files: Files, from: number): Promise<string> {
   } finally {
     await handle.close();
   }
+}
+
+/** Where a file is written before it gets its name, so that a half one is never read. */
+export function partOf(path: string): string {
+  return `${path}.${randomBytes(4).toString('hex')}.part`;
 }
 
 export async function exists(path: string): Promise<boolean> {
