@@ -63,6 +63,7 @@ describe('the OpenAPI document', () => {
         codes.some(code => code.startsWith('2')),
         where,
       ).to.equal(true);
+      expect(codes.includes('204') && codes.some(code => /^20[^4]/.test(code)), where).to.equal(false);
       expect(codes, where).to.include.members(['400', '401', '500', 'default']);
       for (const code of codes) {
         const answer = operation.responses[code];
