@@ -133,9 +133,12 @@ function checkFields(
   for (const name of Object.keys(object)) {
     if (Object.hasOwn(fields, name) || (only && !only.has(name))) continue;
     if (errors.length >= mostErrors) return;
-    const known = Object.keys(fields).sort().join(', ') || 'none';
-    if (typeof others === 'object') check(others, object[name], below(name), errors);
-    else errors.push({ path: below(name), message: `is unknown; there are ${known}`, unknown: true });
+    if (typeof others === 'object') {
+      check(others, object[name], below(name), errors);
+    } else {
+      const known = Object.keys(fields).sort().join(', ') || 'none';
+      errors.push({ path: below(name), message: `is unknown; there are ${known}`, unknown: true });
+    }
   }
 }
 
