@@ -45,7 +45,8 @@ export interface Controller<T extends Resource = Resource> {
    * Makes the world as the object says. Called with the object as it is now, or `undefined` when it is gone. Everything thrown
    * counts as failed and comes again; `TerminalError` only when the object changes.
    */
-  reconcile(object: T | undefined, context: Context): Promise<Result | undefined> | Promise<void>;
+  // eslint-disable-next-line @typescript-eslint/no-invalid-void-type -- a reconcile that ends without `return` is the usual one
+  reconcile(object: T | undefined, context: Context): Promise<Result | void>;
 }
 
 /** When to run again although nothing changed. */

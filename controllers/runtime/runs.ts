@@ -1,4 +1,4 @@
-import type { KeyClaim, Resource, WorkResult } from '../../client/index.js';
+import type { KeyClaim, Resource, WorkKey, WorkResult } from '../../client/index.js';
 import { TerminalError, type Controller, type Result } from './controller.js';
 import { secondsOf } from './duration.js';
 import { addFinalizer, removeFinalizer } from './finalizer.js';
@@ -31,7 +31,9 @@ export class Runs<T extends Resource> {
   readonly #surroundings: RunSurroundings;
   readonly #metrics: WorkerMetrics;
   readonly #report: (result: WorkResult) => void;
+  /** By key, so that one process never runs an object twice at once either. */
   readonly #running = new Map<string, Run>();
+  /** By token: claims that wait for a slot, or for the end of a run of the same object that lost its claim. */
   readonly #backlog = new Map<string, KeyClaim>();
   #sweeper: NodeJS.Timeout | undefined;
   #wake: () => void = () => undefined;
@@ -52,7 +54,7 @@ export class Runs<T extends Resource> {
   }
 
   tokens(): string[] {
-    return [...this.#running.keys(), ...this.#backlog.keys()];
+    return [...Array.from(this.#running.values(), run => run.token), ...this.#backlog.keys()];
   }
 
   /** Seconds of all runs together, and of the longest. */
@@ -86,23 +88,24 @@ export class Runs<T extends Resource> {
 
   /** Runs a claimed key, now or when a slot is free. */
   begin(claim: KeyClaim): void {
-    if (this.#running.size >= this.#slots) {
+    const key = keyOf(claim);
+    const former = this.#running.get(key);
+    // Whoever claims what is claimed already has it because the former claim is over.
+    former?.lose();
+    if (former || this.#running.size >= this.#slots) {
       this.#backlog.set(claim.token, claim);
       return;
     }
     const run = new Run(claim, this.#surroundings);
-    this.#running.set(claim.token, run);
-    void this.#execute(run);
+    this.#running.set(key, run);
+    void this.#execute(key, run);
   }
 
   /** These claims are no longer held: their runs are aborted and their results not reported. */
   lose(tokens: string[]): void {
-    let count = 0;
-    for (const token of tokens) {
-      const run = this.#running.get(token);
-      if (this.#backlog.delete(token) || (run && !run.lost)) count++;
-      run?.lose();
-    }
+    const runs = this.#find(tokens).filter(run => !run.lost);
+    for (const run of runs) run.lose();
+    const count = runs.length + tokens.filter(token => this.#backlog.delete(token)).length;
     if (count === 0) return;
     this.#metrics.lost(count);
     this.#surroundings.log.warn({ count }, 'claims were lost; others work on these keys');
@@ -110,7 +113,7 @@ export class Runs<T extends Resource> {
 
   /** The objects of these have changed. */
   change(tokens: string[]): void {
-    for (const token of tokens) this.#running.get(token)?.change();
+    for (const run of this.#find(tokens)) run.change();
   }
 
   /** Waits for what runs, at most some milliseconds; then aborts it. What has not begun is left to others. */
@@ -125,14 +128,14 @@ export class Runs<T extends Resource> {
     this.#sweeper = undefined;
   }
 
-  async #execute(run: Run): Promise<void> {
+  async #execute(key: string, run: Run): Promise<void> {
     let result: WorkResult;
     try {
       result = this.#success(run, await this.#reconcile(run));
     } catch (error) {
       result = this.#failure(run, error);
     }
-    this.#end(run, result);
+    this.#end(key, run, result);
   }
 
   async #reconcile(run: Run): Promise<Result | undefined> {
@@ -176,10 +179,10 @@ export class Runs<T extends Resource> {
     return { token, result: terminal ? 'terminal' : 'error', message: text };
   }
 
-  #end(run: Run, result: WorkResult): void {
+  #end(key: string, run: Run, result: WorkResult): void {
     // Over its deadline: reported already, and another may have taken its place.
-    if (this.#running.get(run.token) !== run) return;
-    this.#running.delete(run.token);
+    if (this.#running.get(key) !== run) return;
+    this.#running.delete(key);
     // What was found out without certainly holding the claim does not count, so the key runs again.
     if (!run.lost) this.#report(run.abandoned ? { token: run.token, result: 'released' } : result);
     this.#freed();
@@ -188,6 +191,7 @@ export class Runs<T extends Resource> {
   #freed(): void {
     for (const [token, claim] of this.#backlog) {
       if (this.#running.size >= this.#slots) break;
+      if (this.#running.has(keyOf(claim))) continue;
       this.#backlog.delete(token);
       this.begin(claim);
     }
@@ -203,19 +207,24 @@ export class Runs<T extends Resource> {
       this.#backlog.clear();
     }
     const oldest = performance.now() - this.#deadline;
-    for (const run of this.#running.values()) {
+    for (const [key, run] of this.#running) {
       // In the order of their beginning, so the first that has time left ends the search.
       if (run.startedAt > oldest) break;
-      this.#expire(run);
+      this.#expire(key, run);
     }
   }
 
-  #expire(run: Run): void {
+  #expire(key: string, run: Run): void {
     const error = new Error(`not done within its deadline of ${this.#deadline / 1000} s`);
     this.#metrics.timeout();
     const result = this.#failure(run, error);
-    this.#end(run, result);
+    this.#end(key, run, result);
     run.abandon(error);
+  }
+
+  #find(tokens: string[]): Run[] {
+    const wanted = new Set(tokens);
+    return [...this.#running.values()].filter(run => wanted.has(run.token));
   }
 
   #abandonAll(reason: Error): void {
@@ -231,6 +240,10 @@ export class Runs<T extends Resource> {
     });
     clearTimeout(timer);
   }
+}
+
+function keyOf({ type, namespace = '', name }: WorkKey): string {
+  return `${type}/${namespace}/${name}`;
 }
 
 function seconds(run: Run): number {

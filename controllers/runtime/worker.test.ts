@@ -1,0 +1,285 @@
+import { expect } from 'chai';
+import type http from 'node:http';
+import { Registry } from 'prom-client';
+import { connect, type Client } from '../../client/index.js';
+// A server that does what the real one will not do on demand.
+import { failure, FakeServer, json, type Seen } from '../../client/testing/fake-server.js';
+import { until } from '../../test/until.js';
+import type { Context, Controller } from './controller.js';
+import type { Log } from './log.js';
+import { Metrics } from './metrics.js';
+import { Worker } from './worker.js';
+
+type Answer = (seen: Seen, response: http.ServerResponse) => void;
+
+describe('worker, when the server or the network fails', () => {
+  let server: FakeServer;
+  let client: Client;
+  let worker: Worker<never> | undefined;
+  let warnings: string[];
+  /** Claims that the next questions get, one list each. */
+  let claims: object[][];
+  let held: string[];
+  let renewals: number;
+  let results: { token: string; result: string; message?: string }[];
+  let streams: http.ServerResponse[];
+  /** In place of what the server does otherwise, by the end of the path. */
+  let instead: Map<string, Answer>;
+
+  const log: Log = {
+    debug: () => undefined,
+    info: () => undefined,
+    warn: (_, message) => void warnings.push(message),
+    error: (_, message) => void warnings.push(message),
+    child: () => log,
+  };
+  const claim = (name: string, token = `token-${name}`) => ({
+    kind: 'key',
+    token,
+    type: 'clusters',
+    namespace: 'foo',
+    name,
+    uid: `uid-${name}`,
+    object: null,
+    attempts: 0,
+    reason: 'added',
+    expiresInSeconds: 2,
+  });
+  const answer: Answer = (seen, response) => {
+    const { pathname, searchParams } = seen.url;
+    const special = [...instead].find(([path]) => pathname.endsWith(path))?.[1];
+    const body = seen.body as { results?: typeof results; tokens?: string[]; waitSeconds?: number } | undefined;
+    if (special) special(seen, response);
+    else if (pathname.endsWith('/renew') && searchParams.has('stream')) {
+      response.flushHeaders();
+      streams.push(response);
+      const send = () => response.write('{"expiresInSeconds":2,"lost":[],"changed":[]}\n');
+      const timer = setInterval(send, 100);
+      send();
+      response.once('close', () => clearInterval(timer));
+    } else if (pathname.endsWith('/renew')) {
+      renewals++;
+      json(response, 200, { expiresInSeconds: 2, lost: [], changed: [], held });
+    } else if (pathname.endsWith('/done')) {
+      results.push(...(body?.results ?? []));
+      json(response, 200, { results: body?.results?.map(({ token }) => ({ token, state: 'ok' })) });
+    } else if (pathname.endsWith('/claims')) {
+      const now = claims.shift();
+      const wait = now || !body?.waitSeconds ? 0 : 50;
+      setTimeout(() => json(response, 200, { claims: now ?? [] }), wait);
+    } else if (seen.method === 'DELETE') response.writeHead(204).end();
+    else json(response, 200, { ...(seen.body as object), name: 'c', claimSeconds: 2 });
+  };
+  const start = async (controller: Partial<Controller>, slots = 4) => {
+    const reconcile = () => Promise.resolve();
+    worker = new Worker<never>({
+      controller: { name: 'c', type: 'clusters', claimSeconds: 2, reconcile, ...controller },
+      client,
+      slots,
+      log,
+      metrics: new Metrics(new Registry()),
+    });
+    await worker.start();
+  };
+  /** Cuts all connections, the hanging ones too. */
+  const restart = async () => {
+    const { port } = server;
+    await server.stop();
+    server = await FakeServer.start(answer, port);
+  };
+  const untilAborted = (context: Context) =>
+    new Promise<void>(resolve => context.signal.addEventListener('abort', () => resolve(), { once: true }));
+
+  beforeEach(async () => {
+    warnings = [];
+    claims = [];
+    held = [];
+    renewals = 0;
+    results = [];
+    streams = [];
+    instead = new Map();
+    server = await FakeServer.start(answer);
+    client = connect({ url: server.url });
+  });
+
+  afterEach(async () => {
+    await worker?.stop();
+    await client.close();
+    await server.stop();
+  });
+
+  it('gives back claims whose answer was lost', async () => {
+    instead.set('/claims', (_, response) => {
+      instead.delete('/claims');
+      held = ['token-a'];
+      response.destroy();
+    });
+    await start({});
+    await until(() => results.length > 0, { what: 'the claim to be given back' });
+    held = [];
+    expect(results).to.deep.equal([{ token: 'token-a', result: 'released' }]);
+  });
+
+  it('does not give back what it works on, or has just reported', async () => {
+    let finish: () => void = () => undefined;
+    const slow = new Promise<void>(resolve => (finish = resolve));
+    claims = [[claim('a')]];
+    held = ['token-a'];
+    await start({ reconcile: () => slow });
+    const before = renewals;
+    await until(() => renewals > before + 3, { what: 'some renewals' });
+    expect(results).to.deep.equal([]);
+    finish();
+    await until(() => results.length > 0, { what: 'the result' });
+    expect(results[0]).to.deep.equal({ token: 'token-a', result: 'done' });
+  });
+
+  it('aborts its runs when the lease may have run out, and does not trust their results', async () => {
+    const seen: { remaining: number; reason: unknown }[] = [];
+    claims = [[claim('a')]];
+    await start({
+      reconcile: async (_, context) => {
+        // From now on nothing is heard of the server, whose answers hang.
+        for (const path of ['/renew', '/claims', '/done']) instead.set(path, () => undefined);
+        for (const stream of streams) stream.destroy();
+        await untilAborted(context);
+        seen.push({ remaining: context.remaining(), reason: context.signal.reason });
+      },
+    });
+    await until(() => seen.length === 1, { what: 'the abort' });
+    expect(seen[0]?.remaining).to.equal(0);
+    expect(seen[0]?.reason).to.include({ message: 'the lease may have run out' });
+    instead.clear();
+    await restart();
+    await until(() => results.length > 0, { what: 'the result', deadline: 20_000 });
+    expect(results[0]).to.deep.equal({ token: 'token-a', result: 'released' });
+  });
+
+  it('begins no call to the outside while the connection that the server watches is broken', async () => {
+    const story: string[] = [];
+    claims = [[claim('a')]];
+    await start({
+      reconcile: async (_, context) => {
+        await context.hold(1000);
+        story.push('held');
+        instead.set('/renew', () => undefined);
+        for (const stream of streams) stream.destroy();
+        await until(() => context.remaining() === 0, { what: 'doubt' });
+        story.push('in doubt');
+        instead.delete('/renew');
+        await restart();
+        await context.hold(1000);
+        story.push('held again');
+      },
+    });
+    await until(() => results.length > 0, { what: 'the result' });
+    expect(story).to.deep.equal(['held', 'in doubt', 'held again']);
+    expect(results[0]).to.include({ result: 'done' });
+  });
+
+  it('refuses to wait for more certainty than a lease can give', async () => {
+    claims = [[claim('a')]];
+    await start({ reconcile: (_, context) => context.hold(1900) });
+    await until(() => results.length > 0, { what: 'the result' });
+    expect(results[0]?.message).to.include('raise claimSeconds');
+  });
+
+  it('reports results again until they arrive', async () => {
+    let refusals = 2;
+    instead.set('/done', (_, response) => {
+      if (--refusals === 0) instead.delete('/done');
+      if (refusals === 0) response.destroy();
+      else failure(response, 503, 'Unavailable');
+    });
+    claims = [[claim('a'), claim('b')]];
+    await start({});
+    await until(() => results.length === 2, { what: 'both results' });
+    expect(results.map(({ token }) => token)).to.deep.equal(['token-a', 'token-b']);
+  });
+
+  it('does not let a result that the server refuses hold up others', async () => {
+    instead.set('/done', (seen, response) => {
+      const { results: reported } = seen.body as { results: { token: string; enqueue?: unknown }[] };
+      if (reported.some(({ enqueue }) => enqueue !== undefined)) {
+        failure(response, 422, 'Invalid');
+        return;
+      }
+      results.push(...(reported as typeof results));
+      json(response, 200, { results: reported.map(({ token }) => ({ token, state: 'ok' })) });
+    });
+    const event = { op: 'ADDED', before: null, object: { type: 'syncsets', name: 's', clusterRefs: ['x'] } };
+    claims = [
+      [
+        claim('a'),
+        { kind: 'map', token: 'token-map', type: 'syncsets', events: [event], expiresInSeconds: 2 },
+        claim('b'),
+      ],
+    ];
+    await start({ watches: [{ type: 'syncsets', enqueue: () => ({ labelSelector: '!!' }) }] });
+    await until(() => results.length === 3, { what: 'all results' });
+    expect(Object.fromEntries(results.map(({ token, result }) => [token, result]))).to.deep.equal({
+      'token-a': 'done',
+      'token-b': 'done',
+      'token-map': 'error',
+    });
+    expect(warnings).to.deep.equal(['the server refused what a watch enqueues']);
+  });
+
+  it('queues more keys than one report takes before it reports', async () => {
+    const enqueued: number[] = [];
+    instead.set('/enqueue', (seen, response) => {
+      enqueued.push((seen.body as { keys: unknown[] }).keys.length);
+      json(response, 200, { count: 1 });
+    });
+    const event = { op: 'ADDED', before: null, object: { type: 'syncsets', name: 's' } };
+    claims = [[{ kind: 'map', token: 'token-map', type: 'syncsets', events: [event], expiresInSeconds: 2 }]];
+    const names = Array.from({ length: 2500 }, (_, i) => `c${i}`);
+    await start({ watches: [{ type: 'syncsets', enqueue: () => ({ names, namespace: 'foo' }) }] });
+    await until(() => results.length === 1, { what: 'the report' });
+    expect(enqueued).to.deep.equal([1000, 500]);
+    expect(results[0]).to.have.property('enqueue').with.length(1000);
+  });
+
+  it('registers again when the server has forgotten it', async () => {
+    await start({});
+    const registrations = () => server.seen.filter(seen => seen.method === 'PUT').length;
+    expect(registrations()).to.equal(1);
+    instead.set('/claims', (_, response) => {
+      instead.delete('/claims');
+      failure(response, 404, 'NotFound');
+    });
+    await until(() => registrations() === 2, { what: 'the second registration' });
+  });
+
+  it('works beside a newer release by its registration, and refuses one that contradicts at the same revision', async () => {
+    instead.set('/controllers/c', (seen, response) => {
+      if (seen.method === 'PUT') failure(response, 409, 'Conflict');
+      else if (seen.method === 'GET')
+        json(response, 200, { name: 'c', type: 'clusters', revision: 2, claimSeconds: 2 });
+      else response.writeHead(204).end();
+    });
+    claims = [[claim('a')]];
+    await start({ revision: 1 });
+    await until(() => results.length === 1, { what: 'the result' });
+    await worker?.stop();
+    const refused: unknown = await start({ revision: 2 }).catch((error: unknown) => error);
+    expect(refused).to.include({ code: 'Conflict' });
+  });
+
+  it('ends a run that lost its claim before it begins the next one of the same object', async () => {
+    const story: string[] = [];
+    let runs = 0;
+    claims = [[claim('a', 'token-1')], [claim('a', 'token-2')]];
+    await start({
+      reconcile: async (_, context) => {
+        const run = ++runs;
+        story.push(`begin ${run}`);
+        if (run === 1) await untilAborted(context);
+        story.push(`end ${run}`);
+      },
+    });
+    await until(() => results.length === 1, { what: 'the second result' });
+    expect(story).to.deep.equal(['begin 1', 'end 1', 'begin 2', 'end 2']);
+    expect(results).to.deep.equal([{ token: 'token-2', result: 'done' }]);
+  });
+});
