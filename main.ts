@@ -1,12 +1,23 @@
-import { randomBytes } from 'node:crypto';
+import { randomBytes, X509Certificate } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ClientConfig } from 'pg';
 import { ApiServer, MissingEncryptionKey, typeTables } from './api/index.js';
 import { Bus } from './bus/index.js';
+import { isPlatformError } from './client/index.js';
 import { BadSetting, isLoopback, readSettings, type Settings } from './config.js';
 import { startControllers } from './controllers/index.js';
-import { Database, EmbeddedPostgres, ensureTypes, findEmbedded, isDatabaseAway, migrate, parseConnection, sqlState, type Log } from './db/index.js';
+import {
+  Database,
+  EmbeddedPostgres,
+  ensureTypes,
+  findEmbedded,
+  isDatabaseAway,
+  migrate,
+  parseConnection,
+  sqlState,
+  type Log,
+} from './db/index.js';
 import { createLog } from './logging.js';
 
 const roles = {
@@ -51,17 +62,30 @@ async function main(): Promise<void> {
       process.stdout.write(`${lines.join('\n')}\n`);
       await ended;
     }
+  } catch (error) {
+    // A signal stops the parts under a start that is on its way; what the start then fails with is no news.
+    if (stopping === undefined) throw error;
+    log('debug', 'the start was cut short', { error });
   } finally {
     await stop();
   }
+  endSoon(0);
 }
 
 /** Starts the parts of a role in order; returns the last lines to print. */
-async function start(role: Role, settings: Settings, parts: Part[], log: Log, stopping: () => boolean): Promise<string[]> {
+async function start(
+  role: Role,
+  settings: Settings,
+  parts: Part[],
+  log: Log,
+  stopping: () => boolean,
+): Promise<string[]> {
   const lines: string[] = [];
   let { apiUrl } = settings;
   if (role !== 'controllers') {
-    const { connection, hint } = await connect(role, settings, parts, log);
+    const { connection, hint } = await connect(role, settings, parts, log).catch((error: unknown) =>
+      refuseDatabase(error, settings),
+    );
     const database = new Database({ connection, log });
     parts.push(database);
     await untilReachable(() => database.start(), log, stopping);
@@ -91,7 +115,7 @@ async function start(role: Role, settings: Settings, parts: Part[], log: Log, st
       log,
     });
     parts.push(api);
-    const port = await api.start();
+    const port = await api.start().catch((error: unknown) => refuseAddress(error, 'PORT'));
     apiUrl = withPort(apiUrl, port);
     if (hint) lines.push(`database: ${hint}`);
   }
@@ -99,7 +123,7 @@ async function start(role: Role, settings: Settings, parts: Part[], log: Log, st
     const controllers = startControllers({
       apiUrl,
       apiToken: settings.apiToken,
-      apiCaFile: settings.apiCaFile ?? (role === 'run' ? settings.tls?.certFile : undefined),
+      apiCaFile: settings.apiCaFile ?? (role === 'run' ? ownAuthority(settings) : undefined),
       amqpUrl: settings.amqpUrl,
       healthPort: settings.healthPort,
       host: settings.host,
@@ -107,14 +131,23 @@ async function start(role: Role, settings: Settings, parts: Part[], log: Log, st
       log,
     });
     parts.push(controllers);
-    await controllers.start();
+    await controllers.start().catch((error: unknown) => {
+      if (!isPlatformError(error)) return refuseAddress(error, 'HEALTH_PORT');
+      const remedy = error.status === 401 ? ' Set API_TOKEN to the token of the API.' : '';
+      throw new StartError(`The API at ${apiUrl} refuses the controllers: ${error.message}${remedy}`);
+    });
   }
   lines.push(`ready: ${apiUrl}`);
   return lines;
 }
 
 /** How the database is reached; starts the embedded one when none is given and none of this DATA_DIR runs. */
-async function connect(role: Role, settings: Settings, parts: Part[], log: Log): Promise<{ connection: ClientConfig; hint?: string }> {
+async function connect(
+  role: Role,
+  settings: Settings,
+  parts: Part[],
+  log: Log,
+): Promise<{ connection: ClientConfig; hint?: string }> {
   const { databaseUrl, postgresParams, dataDir } = settings;
   const external = parseConnection({ DATABASE_URL: databaseUrl, POSTGRES_PARAMS: postgresParams });
   if (external) return { connection: external };
@@ -141,11 +174,39 @@ async function untilReachable(attempt: () => Promise<void>, log: Log, stopping: 
       }
       if (!isDatabaseAway(error) && !(error instanceof AggregateError)) throw error;
       if (tries % 30 === 0) {
-        log('error', 'the database does not answer; check DATABASE_URL or POSTGRES_PARAMS and that it runs; trying again every second', { reason });
+        log(
+          'error',
+          'the database does not answer; check DATABASE_URL or POSTGRES_PARAMS and that it runs; trying again every second',
+          { reason },
+        );
       }
       await new Promise(resolve => setTimeout(resolve, 1_000));
     }
   }
+}
+
+/** The database room's own errors are made for people; the system's, about files, need to be told which setting is meant. */
+function refuseDatabase(error: unknown, { dataDir }: Settings): never {
+  if (!(error instanceof Error) || error.name !== 'Error') throw error;
+  if (!('syscall' in error)) throw new StartError(error.message, { cause: error });
+  throw new StartError(
+    `DATA_DIR ${dataDir} cannot be used: ${error.message}. Set it to a directory that this user may write to.`,
+  );
+}
+
+/** Says which setting leads to another address when a server cannot listen. */
+function refuseAddress(error: unknown, port: 'PORT' | 'HEALTH_PORT'): never {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  const remedies: Record<string, string> = {
+    EADDRINUSE: `Another program listens there: stop it, or set ${port} to another port`,
+    EACCES: `Ports below 1024 are for root: set ${port} to another one`,
+    EADDRNOTAVAIL: `Set HOST to an address of this machine`,
+    ENOTFOUND: `Set HOST to an address or a name of this machine`,
+    EAI_AGAIN: `Set HOST to an address or a name of this machine`,
+  };
+  const remedy = remedies[code];
+  if (!(error instanceof Error) || remedy === undefined) throw error;
+  throw new StartError(`${error.message}. ${remedy}.`, { cause: error });
 }
 
 /** The encryption key that belongs to the embedded database: made once, beside it. */
@@ -156,6 +217,13 @@ function generatedKey(dataDir: string): Buffer {
     writeFileSync(file, `${randomBytes(32).toString('base64')}\n`, { mode: 0o600, flag: 'wx' });
   }
   return Buffer.from(readFileSync(file, 'utf8').trim(), 'base64');
+}
+
+/** A self-signed certificate is its own authority; one that an authority has signed is not, and the system's are asked. */
+function ownAuthority({ tls }: Settings): string | undefined {
+  if (!tls) return undefined;
+  const certificate = new X509Certificate(readFileSync(tls.certFile));
+  return certificate.checkIssued(certificate) ? tls.certFile : undefined;
 }
 
 /** PORT=0 listens on a free port, which only the server knows. */
@@ -171,18 +239,15 @@ async function stopAll(parts: Part[], log: Log): Promise<void> {
   }
 }
 
+/** Ends the process although something may still be open: a part that was stopped while it started, a socket that hangs. */
+function endSoon(code: number): void {
+  process.exitCode = code;
+  setTimeout(() => process.exit(code), 2_000).unref();
+}
+
 main().catch((error: unknown) => {
-  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
-  if (code === 'EADDRINUSE') {
-    process.stderr.write(`error: ${error instanceof Error ? error.message : ''}. Another program listens there: stop it, or set PORT to another port.\n`);
-  } else if (code === 'EACCES' || code === 'EADDRNOTAVAIL') {
-    process.stderr.write(`error: ${error instanceof Error ? error.message : ''}. Set HOST and PORT to an address of this machine that this user may use.\n`);
-  } else if (error instanceof BadSetting || error instanceof StartError || error instanceof MissingEncryptionKey) {
-    process.stderr.write(`error: ${error.message}\n`);
-  } else {
-    process.stderr.write(`error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
-  }
-  process.exitCode = 1;
-  // What is still open (a socket that hangs) must not keep a failed start alive.
-  setTimeout(() => process.exit(1), 2_000).unref();
+  const known = error instanceof BadSetting || error instanceof StartError || error instanceof MissingEncryptionKey;
+  const text = error instanceof Error ? ((known ? undefined : error.stack) ?? error.message) : String(error);
+  process.stderr.write(`error: ${text}\n`);
+  endSoon(1);
 });
