@@ -49,7 +49,10 @@ export class Database implements Queries {
       statement_timeout: 60_000,
     });
     // Idle connections die when the server restarts: the pool drops them, the next query opens a new one.
-    this.#pool.on('error', error => options.log('warn', 'database connection lost', { reason: error.message }));
+    this.#pool.on('error', error => {
+      // At the end the server may be faster than the goodbye of a connection.
+      if (!this.#stopped) options.log('warn', 'database connection lost', { reason: error.message });
+    });
   }
 
   /** Connects once, so that a wrong address is known at start. Throws the driver's error. */
