@@ -157,7 +157,11 @@ export class RabbitTransport {
     this.#declaredQueues.clear();
     if (why === this.#lastReason) return;
     this.#lastReason = why;
-    this.#log('warn', 'broker away; writes, watches and work go on, publishing catches up later', { reason: why });
+    this.#log(
+      'warn',
+      'broker away; check AMQP_URL and that it runs; writes, watches and work go on, publishing catches up later',
+      { reason: why },
+    );
   }
 }
 
