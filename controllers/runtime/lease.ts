@@ -102,7 +102,8 @@ export class Lease {
     while (!this.#isStopped()) {
       await this.#renew(signal);
       if (this.#isStopped()) return;
-      const regular = Math.min(3000, this.#seconds() * 150);
+      // More often than the 1.5 s to which a late report of a broken stream may cut the lease.
+      const regular = Math.min(1000, this.#seconds() * 150);
       // Without a stream the lease may be down to 1.5 s.
       const wait = this.#heard === undefined ? Math.min(500, regular) : regular;
       await Promise.race([pause(wait, signal), new Promise<void>(resolve => (this.#wake = resolve))]);
