@@ -1,0 +1,166 @@
+import { expect } from 'chai';
+import { startApi, type TestApi } from '../test/platform.js';
+import { connect, type Client } from './connect.js';
+import { isPlatformError } from './errors.js';
+import { watch } from './watch.js';
+
+describe('collections', () => {
+  let api: TestApi;
+  let client: Client;
+
+  before(async () => {
+    api = await startApi({ token: 'sesame' });
+    client = connect({ url: api.url, token: 'sesame' });
+  });
+
+  after(async () => {
+    await client.close();
+    await api.stop();
+  });
+
+  const codeOf = async (promise: Promise<unknown>): Promise<string | undefined> =>
+    promise.then(
+      () => undefined,
+      (error: unknown) => (isPlatformError(error) ? error.code : String(error)),
+    );
+
+  it('creates, reads, changes, replaces and deletes objects of a type', async () => {
+    const created = await client.clusters.create({ name: 'c1', namespace: 'foo', labels: { env: 'test' } });
+    expect(created).to.include({ type: 'clusters', name: 'c1', namespace: 'foo', generation: 1 });
+    expect(await codeOf(client.clusters.create({ name: 'c1', namespace: 'foo' }))).to.equal('AlreadyExists');
+    expect(await client.clusters.read(created)).to.deep.equal(created);
+
+    const patched = await client.clusters.patch(created, { labels: { env: null, tier: 'web' }, verifySeconds: 60 });
+    expect(patched).to.deep.include({ labels: { tier: 'web' }, verifySeconds: 60 });
+    const stale = { ...created, verifySeconds: 61 };
+    expect(await codeOf(client.clusters.replace(stale))).to.equal('Conflict');
+    const replaced = await client.clusters.replace({ ...patched, verifySeconds: 61 });
+    expect(replaced.verifySeconds).to.equal(61);
+
+    expect(await codeOf(client.clusters.remove(created, { uid: '00000000-0000-4000-8000-000000000000' }))).to.equal(
+      'Conflict',
+    );
+    const removed = await client.clusters.remove(created, { uid: created.uid });
+    expect(removed.uid).to.equal(created.uid);
+    expect(await codeOf(client.clusters.read(created))).to.equal('NotFound');
+  });
+
+  it('takes the namespace default when none is given, and none for cluster-wide types', async () => {
+    await client.clusters.create({ name: 'plain' });
+    expect((await client.clusters.read({ name: 'plain' })).namespace).to.equal('default');
+    const set = await client.selectorsyncsets.create({ name: 'all', matchAll: true, resources: [] });
+    expect((await client.selectorsyncsets.read({ name: 'all' })).uid).to.equal(set.uid);
+    expect((await client.collection('selectorsyncsets').read({ name: 'all' })).uid).to.equal(set.uid);
+    expect((await client.collection('clusters').read({ namespace: 'default', name: 'plain' })).name).to.equal('plain');
+  });
+
+  it('lists by labels, page by page and through all pages', async () => {
+    for (let i = 0; i < 5; i++) {
+      await client.clusters.create({ name: `p${i}`, namespace: 'pages', labels: { even: String(i % 2 === 0) } });
+    }
+    const page = await client.clusters.list({ namespace: 'pages', limit: 2 });
+    expect(page.items.map(({ name }) => name)).to.deep.equal(['p0', 'p1']);
+    const next = await client.clusters.list({ namespace: 'pages', limit: 2, continue: page.continue });
+    expect(next.items.map(({ name }) => name)).to.deep.equal(['p2', 'p3']);
+    expect(next.resourceVersion).to.equal(page.resourceVersion);
+    const names: string[] = [];
+    for await (const { name } of client.clusters.all({ namespace: 'pages', labelSelector: 'even=true', limit: 2 })) {
+      names.push(name);
+    }
+    expect(names).to.deep.equal(['p0', 'p2', 'p4']);
+  });
+
+  it('writes status apart from the object, and only of the object that is meant', async () => {
+    const cluster = await client.clusters.create({ name: 'status', namespace: 'foo' });
+    await client.clusters.patchStatus(cluster, { serverVersion: 'v1.34.4', nodeCount: 3 }, { uid: cluster.uid });
+    const again = await client.clusters.patchStatus(cluster, { nodeCount: null });
+    expect(again.status).to.deep.equal({ serverVersion: 'v1.34.4' });
+    expect(again.generation).to.equal(1);
+    const replaced = await client.clusters.replaceStatus(cluster, { status: { nodeCount: 4 } });
+    expect((await client.clusters.readStatus(cluster)).status).to.deep.equal(replaced.status);
+    const other = { uid: '00000000-0000-4000-8000-000000000000' };
+    expect(await codeOf(client.clusters.patchStatus(cluster, { nodeCount: 5 }, other))).to.equal('Conflict');
+  });
+
+  it('records notices and shows them', async () => {
+    const cluster = await client.clusters.create({ name: 'noticed', namespace: 'foo' });
+    await client.clusters.recordNotice(cluster, 'Greeted', 'Hello');
+    await client.clusters.recordNotice(cluster, 'Greeted', 'Hello');
+    const [notice, ...rest] = await client.clusters.notices(cluster);
+    expect(notice).to.include({ reason: 'Greeted', message: 'Hello', count: 2 });
+    expect(rest).to.deep.equal([]);
+  });
+
+  it('says every violation with its path, and what is not allowed', async () => {
+    const error: unknown = await client.clusters
+      .create({ name: 'Bad Name', namespace: 'foo', verifySeconds: 1 })
+      .catch((thrown: unknown) => thrown);
+    expect(isPlatformError(error, 'Invalid')).to.equal(true);
+    expect(isPlatformError(error) && error.details.map(({ path }) => path).sort()).to.deep.equal([
+      'name',
+      'verifySeconds',
+    ]);
+    const stranger = connect({ url: api.url });
+    expect(await codeOf(stranger.clusters.list())).to.equal('Unauthorized');
+    await stranger.close();
+  });
+
+  it('fences writes by a claim, and reveals secrets to the holder of one', async () => {
+    await client.clusters.create({ name: 'claimed', namespace: 'claims', kubeconfig: 'sesame' });
+    await client.controllers.register('revealer', { type: 'clusters', reveal: ['clusters'] });
+    const claims = await client.controllers.claim('revealer', { worker: 'w1', max: 1000, waitSeconds: 5 });
+    const claim = claims.find(one => one.kind === 'key' && one.name === 'claimed');
+    if (claim?.kind !== 'key') throw new Error('the key was not claimed');
+    const key = { namespace: 'claims', name: 'claimed' };
+    const fenced = client.clusters.withClaim(claim.token);
+    expect((await fenced.reveal(key)).fields).to.deep.equal({ kubeconfig: 'sesame' });
+    expect(claim.object).to.have.property('kubeconfig').that.does.not.include('sesame');
+    expect(
+      (await client.with({ claim: claim.token }).clusters.patch(key, { labels: { a: 'b' } })).labels,
+    ).to.deep.equal({ a: 'b' });
+    const { lost } = await client.controllers.renew('revealer', { worker: 'w1', tokens: [claim.token, 'made-up'] });
+    expect(lost).to.deep.equal(['made-up']);
+
+    const [answer] = await client.controllers.done('revealer', [{ token: claim.token, result: 'done' }]);
+    expect(answer?.state).to.equal('ok');
+    expect(await codeOf(fenced.patch(key, { labels: { late: 'true' } }))).to.equal('Fenced');
+    expect((await client.controllers.done('revealer', [{ token: claim.token, result: 'done' }]))[0]?.state).to.equal(
+      'fenced',
+    );
+    expect(await codeOf(fenced.reveal(key))).not.to.equal(undefined);
+  });
+
+  it('queues, shows and forgets the work of a controller', async () => {
+    await client.controllers.register('manual', { type: 'clusters' });
+    expect(await client.controllers.enqueue('manual', { type: 'clusters', labelSelector: 'even=true' })).to.equal(3);
+    expect(
+      await client.controllers.enqueue('manual', { keys: [{ namespace: 'foo', name: 'none' }], afterSeconds: 60 }),
+    ).to.equal(1);
+    const waiting = await client.controllers.work('manual', { state: 'waiting' });
+    expect(waiting.items.map(({ name }) => name)).to.deep.equal(['none']);
+    expect((await client.controllers.read('manual')).waiting).to.equal(1);
+    expect((await client.controllers.list()).map(({ name }) => name)).to.include('manual');
+    await client.controllers.remove('manual');
+    expect(await codeOf(client.controllers.read('manual'))).to.equal('NotFound');
+  });
+
+  it('watches a type with a selector: what begins and ceases to match', async () => {
+    const told: string[] = [];
+    const stop = new AbortController();
+    const options = { namespace: 'watched', labelSelector: 'on=true', signal: stop.signal };
+    const watching = (async () => {
+      for await (const { type, object } of watch(client.clusters, options)) {
+        told.push(`${type} ${object.name}`);
+        if (told.length === 4) stop.abort();
+      }
+    })();
+    const key = { namespace: 'watched', name: 'w1' };
+    await client.clusters.create({ ...key, labels: { on: 'true' } });
+    await client.clusters.create({ namespace: 'watched', name: 'w2' });
+    await client.clusters.patch(key, { verifySeconds: 60 });
+    await client.clusters.patch(key, { labels: { on: 'false' } });
+    await client.clusters.patch({ namespace: 'watched', name: 'w2' }, { labels: { on: 'true' } });
+    await watching;
+    expect(told).to.deep.equal(['ADDED w1', 'MODIFIED w1', 'DELETED w1', 'ADDED w2']);
+  });
+});
