@@ -70,7 +70,7 @@ node_modules/.installed: package.json package-lock.json
 	@$(NPM) ci --ignore-scripts --loglevel=error
 	@touch $@
 
-build/.generated: node_modules/.installed $(types) $(wildcard api/generate.ts api/generate/*.ts api/*-controller.ts api/work.ts api/resource.ts api/queries.ts tsoa.json)
+build/.generated: node_modules/.installed $(types) $(filter-out %.test.ts,$(wildcard api/*.ts api/generate/*.ts)) tsoa.json
 	@node --import tsx api/generate.ts
 	@touch $@
 

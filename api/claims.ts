@@ -5,6 +5,7 @@ import {
   findController,
   finishKeys,
   finishMap,
+  heldClaims,
   releaseWorker,
   renewWorker,
   shrinkLease,
@@ -56,6 +57,7 @@ export class Claims {
   readonly #database: Database;
   readonly #bus: Bus;
   readonly #lines = new Map<string, Line>();
+  readonly #streams = new Map<string, number>();
   readonly #registrations = new Map<string, { at: number; registration: Registration | undefined }>();
 
   constructor(options: { database: Database; bus: Bus }) {
@@ -135,21 +137,36 @@ export class Claims {
     return held;
   }
 
-  /** Extends a worker's lease; undefined when it had run out, and with it all that the worker held. */
-  async renew(
-    controller: string,
-    worker: string,
-  ): Promise<{ seconds: number; held: Map<string, boolean> } | undefined> {
+  /** Extends a worker's lease and tells what it holds; `seconds` is 0 when the lease had run out, and all is lost. */
+  async renew(controller: string, worker: string): Promise<{ seconds: number; held: Map<string, boolean> }> {
     const { claimSeconds } = await this.#registered(controller);
-    const renewed = await renewWorker(this.#database, controller, worker, claimSeconds);
-    return (
-      renewed && { seconds: claimSeconds, held: new Map(renewed.held.map(claim => [claimToken(claim), claim.dirty])) }
-    );
+    if (!(await renewWorker(this.#database, controller, worker, claimSeconds))) return { seconds: 0, held: new Map() };
+    return { seconds: claimSeconds, held: (await this.held(controller, worker)).held };
   }
 
-  /** A worker's connection broke: its claims end soon unless it returns. */
-  async broken(controller: string, worker: string): Promise<void> {
-    await shrinkLease(this.#database, controller, worker, brokenLease);
+  /** The tokens that a worker holds, each with whether its object has changed since; does not extend the lease. */
+  async held(controller: string, worker: string): Promise<{ seconds: number; held: Map<string, boolean> }> {
+    const { secondsLeft, held } = await heldClaims(this.#database, controller, worker);
+    return { seconds: secondsLeft, held: new Map(held.map(claim => [claimToken(claim), claim.dirty])) };
+  }
+
+  /** A stream of the worker opened; `broken` is told when its last one is gone. */
+  opened(controller: string, worker: string): void {
+    const name = `${controller} ${worker}`;
+    this.#streams.set(name, (this.#streams.get(name) ?? 0) + 1);
+  }
+
+  /** A worker's stream is gone without goodbye: its claims end soon unless it returns, or has returned by another one. */
+  async closed(controller: string, worker: string, broken: boolean): Promise<void> {
+    const name = `${controller} ${worker}`;
+    const left = (this.#streams.get(name) ?? 1) - 1;
+    if (left > 0) this.#streams.set(name, left);
+    else this.#streams.delete(name);
+    if (left === 0 && broken) await this.#cutShort(controller, worker);
+  }
+
+  #cutShort(controller: string, worker: string): Promise<void> {
+    return shrinkLease(this.#database, controller, worker, brokenLease);
   }
 
   /** A worker says goodbye: what it held is queued again at once. */
@@ -170,7 +187,7 @@ export class Claims {
       line = new Line(
         request => this.#take(registration, request),
         listener => this.#bus.onWork(registration.name, listener),
-        worker => this.broken(registration.name, worker),
+        worker => this.#cutShort(registration.name, worker),
         () => this.#lines.delete(registration.name),
       );
       this.#lines.set(registration.name, line);
@@ -218,7 +235,7 @@ export class Claims {
   }
 
   async #deliver(controller: string, worker: string, claims: string[], signal: AbortSignal): Promise<string[]> {
-    if (claims.length > 0 && signal.aborted) await this.broken(controller, worker);
+    if (claims.length > 0 && signal.aborted) await this.#cutShort(controller, worker);
     return claims;
   }
 }

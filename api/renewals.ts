@@ -3,10 +3,13 @@ import type { Log } from '../db/index.js';
 import type { Claims } from './claims.js';
 import type { Renewal } from './work.js';
 
+/** Milliseconds between two lines. */
+const interval = 1_000;
+
 /**
- * Keeps a worker's lease while its connection is open: renews it five times per lease, at most 1 s apart, and writes a line
- * each time. When the connection breaks the lease is cut to 1.5 s, so that a killed worker's keys are free within 2 s; a
- * worker that has returned on another connection renews it before that.
+ * Watches a worker by its open connection: tells it each second what it holds, and cuts its lease to 1.5 s when the connection
+ * breaks, so that a killed worker's keys are free within 2 s. It does not extend the lease: the sockets of a frozen process stay
+ * open, and only its own calls show that it lives.
  */
 export async function streamRenewals(options: {
   claims: Claims;
@@ -14,35 +17,41 @@ export async function streamRenewals(options: {
   response: Response;
   controller: string;
   worker: string;
-  claimSeconds: number;
 }): Promise<void> {
-  const { claims, log, response, controller, worker, claimSeconds } = options;
-  let held = new Map<string, boolean>();
-  const closed = new Promise<'closed'>(resolve => response.once('close', () => resolve('closed')));
-  response.status(200).setHeader('Content-Type', 'application/x-ndjson; charset=utf-8');
-  response.setHeader('Cache-Control', 'no-store');
-  response.flushHeaders();
-  while (!response.destroyed && !response.writableEnded) {
-    const renewed = await claims.renew(controller, worker);
-    const now = renewed?.held ?? new Map<string, boolean>();
-    const renewal: Renewal = {
-      expiresInSeconds: renewed?.seconds ?? 0,
-      lost: [...held.keys()].filter(token => !now.has(token)),
-      changed: [...now].flatMap(([token, changed]) => (changed ? [token] : [])),
-    };
-    held = now;
-    response.write(`${JSON.stringify(renewal)}\n`);
-    let timer: NodeJS.Timeout | undefined;
-    const pause = new Promise<'pause'>(resolve => {
-      timer = setTimeout(() => resolve('pause'), Math.min(1_000, (claimSeconds * 1_000) / 5));
+  const { claims, log, response, controller, worker } = options;
+  let broken = true;
+  claims.opened(controller, worker);
+  try {
+    await claims.renew(controller, worker);
+    response.status(200).setHeader('Content-Type', 'application/x-ndjson; charset=utf-8');
+    response.setHeader('Cache-Control', 'no-store');
+    await tellUntilClosed(claims, response, controller, worker);
+    // A stream that this server ended itself, at shutdown, is no sign of a broken worker.
+    broken = !response.writableEnded;
+  } finally {
+    await claims.closed(controller, worker, broken).catch((error: unknown) => {
+      log('warn', 'lease of a broken worker not cut short', { controller, worker, reason: String(error) });
     });
+  }
+}
+
+async function tellUntilClosed(claims: Claims, response: Response, controller: string, worker: string): Promise<void> {
+  const closed = new Promise<'closed'>(resolve => response.once('close', () => resolve('closed')));
+  let before = new Map<string, boolean>();
+  for (;;) {
+    const { seconds, held } = await claims.held(controller, worker);
+    const renewal: Renewal = {
+      expiresInSeconds: seconds,
+      held: [...held.keys()],
+      lost: [...before.keys()].filter(token => !held.has(token)),
+      changed: [...held].flatMap(([token, changed]) => (changed ? [token] : [])),
+    };
+    before = held;
+    if (!response.destroyed) response.write(`${JSON.stringify(renewal)}\n`);
+    let timer: NodeJS.Timeout | undefined;
+    const pause = new Promise<'pause'>(resolve => (timer = setTimeout(() => resolve('pause'), interval)));
     const outcome = await Promise.race([closed, pause]);
     clearTimeout(timer);
-    if (outcome === 'closed') break;
+    if (outcome === 'closed') return;
   }
-  // A stream that this server ended itself, at shutdown, is not a broken worker.
-  if (response.writableEnded) return;
-  await claims.broken(controller, worker).catch((error: unknown) => {
-    log('warn', 'lease of a broken worker not cut short', { controller, worker, reason: String(error) });
-  });
 }

@@ -172,9 +172,13 @@ export class WorkController extends Controller {
     send(response, 200, `{"claims":[${claims.join(',')}]}`, undefined);
   }
 
-  /** Renews a worker's lease and tells what it lost and what changed. */
+  /**
+   * Renews a worker's lease and tells what it holds, what it lost and what changed. With `stream=true` the connection stays open
+   * and tells the same every second without renewing anything: when it breaks, the server knows that the worker is gone and
+   * ends its lease within 1.5 s, unless it renews again.
+   */
   @Post('{name}/claims/renew')
-  @Response<Renewal>(200, 'The lease; with stream=true a line of this every few seconds')
+  @Response<Renewal>(200, 'The lease; with stream=true a line of this every second')
   @Response<ErrorBody>(404, 'NotFound')
   async renewWork(
     @Request() request: express.Request,
@@ -183,25 +187,19 @@ export class WorkController extends Controller {
     @Queries() query: RenewQuery,
   ): Promise<void> {
     const { claims, log } = this.#platform;
-    const registration = await this.#registration(name);
+    await this.#registration(name);
     const response = responseOf(request);
     if (query.stream === true) {
-      await streamRenewals({
-        claims,
-        log,
-        response,
-        controller: name,
-        worker: body.worker,
-        claimSeconds: registration.claimSeconds,
-      });
+      await streamRenewals({ claims, log, response, controller: name, worker: body.worker });
       return;
     }
     const renewed = await claims.renew(name, body.worker);
     const tokens = body.tokens ?? [];
     const renewal: Renewal = {
-      expiresInSeconds: renewed?.seconds ?? 0,
-      lost: tokens.filter(token => !renewed?.held.has(token)),
-      changed: [...(renewed?.held ?? [])].flatMap(([token, changed]) => (changed ? [token] : [])),
+      expiresInSeconds: renewed.seconds,
+      held: [...renewed.held.keys()],
+      lost: tokens.filter(token => !renewed.held.has(token)),
+      changed: [...renewed.held].flatMap(([token, changed]) => (changed ? [token] : [])),
     };
     send(response, 200, JSON.stringify(renewal), undefined);
   }

@@ -144,13 +144,15 @@ export interface RenewInput {
 }
 
 export interface RenewQuery {
-  /** `true` keeps the connection open: the lease is renewed, and a line with this answer sent, every few seconds. */
+  /** `true` keeps the connection open and sends a line every second; the lease is renewed by calls without it. */
   stream?: boolean;
 }
 
 export interface Renewal {
   /** The lease from now; 0: it had run out, and everything that the worker held is lost. */
   expiresInSeconds: number;
+  /** All claims that the worker holds. */
+  held: string[];
   /** Claims that the worker no longer holds. */
   lost: string[];
   /** Held claims whose object has changed since. */

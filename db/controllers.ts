@@ -54,8 +54,10 @@ export async function registerController(
       values: [wanted.name],
     });
     const present = await findController(queries, wanted.name);
-    if (present && !same(present, wanted) && wanted.revision <= present.revision) return { stored: present, woken: [], refused: true };
-    if (present && same(present, wanted) && wanted.revision <= present.revision) return { stored: present, woken: [], refused: false };
+    if (present && !same(present, wanted) && wanted.revision <= present.revision)
+      return { stored: present, woken: [], refused: true };
+    if (present && same(present, wanted) && wanted.revision <= present.revision)
+      return { stored: present, woken: [], refused: false };
     // The cursors are locked until commit: an event that the relay passes before it can see this registration is one
     // that the statement below sees as an object.
     await queries.query({

@@ -31,6 +31,7 @@ export {
   claimKeys,
   enqueueKeys,
   finishKeys,
+  heldClaims,
   isHeld,
   listWork,
   releaseWorker,

@@ -133,16 +133,13 @@ export async function enqueueKeys(
   return { count, woken };
 }
 
-/**
- * Extends a worker's lease, or begins it. Returns the keys that it holds and whether each has changed meanwhile; undefined:
- * the lease had run out and everything is lost.
- */
+/** Extends a worker's lease, or begins it; false: it had run out, and everything that the worker held is lost. */
 export async function renewWorker(
   database: Database,
   controller: string,
   worker: string,
   seconds: number,
-): Promise<{ held: (ClaimReference & { dirty: boolean })[] } | undefined> {
+): Promise<boolean> {
   const renewed = await database.query({
     name: 'renew',
     text: `insert into syncsets.workers as k (controller, worker, expires_at)
@@ -151,14 +148,29 @@ export async function renewWorker(
         where k.expires_at > clock_timestamp() returning 1`,
     values: [controller, worker, seconds],
   });
-  if (renewed.length === 0) return undefined;
+  return renewed.length > 0;
+}
+
+/** What a worker holds now, and which of it has changed since it was claimed; nothing when its lease has run out. */
+export async function heldClaims(
+  database: Database,
+  controller: string,
+  worker: string,
+): Promise<{ secondsLeft: number; held: (ClaimReference & { dirty: boolean })[] }> {
+  const [lease] = await database.query<{ secondsLeft: number }>({
+    name: 'lease-left',
+    text: `select extract(epoch from expires_at - clock_timestamp())::double precision as "secondsLeft"
+      from syncsets.workers where controller = $1 and worker = $2 and expires_at > clock_timestamp()`,
+    values: [controller, worker],
+  });
+  if (!lease) return { secondsLeft: 0, held: [] };
   const held = await database.query<ClaimReference & { dirty: boolean }>({
-    name: 'held',
+    name: 'held-claims',
     text: `select controller, type, namespace, name, nonce, dirty from syncsets.work
       where controller = $1 and worker = $2 and state = 'claimed'`,
     values: [controller, worker],
   });
-  return { held };
+  return { secondsLeft: lease.secondsLeft, held };
 }
 
 /** Shortens the lease of a worker whose connection broke; it lives on if the worker returns in time. */
