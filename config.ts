@@ -42,8 +42,11 @@ export class BadSetting extends Error {
 
 const secretVariables = new Set(['API_TOKEN', 'ENCRYPTION_KEY', 'DATABASE_URL', 'POSTGRES_PARAMS', 'AMQP_URL']);
 
-/** Reads and checks all settings. Throws BadSetting for the first variable that is wrong; never shows a secret. */
-export function readSettings(env: NodeJS.ProcessEnv = process.env): Settings {
+/**
+ * Reads and checks all settings. Throws BadSetting for the first variable that is wrong; never shows a secret. A process that
+ * does not serve the API needs neither token nor TLS to listen: on HOST it has no more than its health.
+ */
+export function readSettings(servesApi = true, env: NodeJS.ProcessEnv = process.env): Settings {
   const text = (name: string) => (env[name] === undefined || env[name] === '' ? undefined : env[name]);
   const refuse = (name: string, allowed: string): never => {
     const held = secretVariables.has(name) ? 'its value' : `"${env[name] ?? ''}"`;
@@ -97,7 +100,7 @@ export function readSettings(env: NodeJS.ProcessEnv = process.env): Settings {
   if (apiToken !== undefined && !/^[\x21-\x7e]{16,}$/.test(apiToken)) {
     refuse('API_TOKEN', 'at least 16 printable characters without spaces (for example: openssl rand -hex 32)');
   }
-  const loopback = isLoopback(host);
+  const loopback = isLoopback(host) || !servesApi;
   if (!loopback && !apiToken) {
     throw new BadSetting(
       'API_TOKEN',
