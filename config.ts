@@ -46,7 +46,7 @@ const secretVariables = new Set(['API_TOKEN', 'ENCRYPTION_KEY', 'DATABASE_URL', 
  * Reads and checks all settings. Throws BadSetting for the first variable that is wrong; never shows a secret. A process that
  * does not serve the API needs neither token nor TLS to listen: on HOST it has no more than its health.
  */
-export function readSettings(servesApi = true, env: NodeJS.ProcessEnv = process.env): Settings {
+export function readSettings(env: NodeJS.ProcessEnv = process.env, servesApi = true): Settings {
   const text = (name: string) => (env[name] === undefined || env[name] === '' ? undefined : env[name]);
   const refuse = (name: string, allowed: string): never => {
     const held = secretVariables.has(name) ? 'its value' : `"${env[name] ?? ''}"`;

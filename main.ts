@@ -43,7 +43,7 @@ async function main(): Promise<void> {
     const list = Object.entries(roles).map(([one, text]) => `  ${one.padEnd(12)} ${text}`);
     throw new StartError(`"${name}" is not a role. There are:\n${list.join('\n')}`);
   }
-  const settings = readSettings(role === 'run' || role === 'api');
+  const settings = readSettings(undefined, role === 'run' || role === 'api');
   const log = createLog({ level: settings.logLevel, format: settings.logFormat, part: role });
   const parts: Part[] = [];
   let stopping: Promise<void> | undefined;
