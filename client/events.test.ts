@@ -1,0 +1,187 @@
+import { expect } from 'chai';
+import type http from 'node:http';
+import { Connection, type Publisher } from 'rabbitmq-client';
+import { startApi, type TestApi } from '../test/platform.js';
+import { startRabbit, type Rabbit } from '../test/rabbitmq.js';
+import { until } from '../test/until.js';
+import { connect, type Client } from './connect.js';
+import { events } from './events.js';
+import { FakeServer, json } from './testing/fake-server.js';
+
+describe('events over RabbitMQ', () => {
+  let rabbit: Rabbit;
+  let client: Client;
+  let stop: AbortController;
+  let following: Promise<void>;
+  let told: string[];
+
+  before(async function () {
+    this.timeout(60_000);
+    rabbit = await startRabbit();
+  });
+
+  after(() => rabbit.close());
+
+  beforeEach(() => {
+    told = [];
+    stop = new AbortController();
+  });
+
+  const follow = (namespace?: string) => {
+    following = (async () => {
+      for await (const { type, object, resourceVersion } of events(client.clusters, {
+        signal: stop.signal,
+        namespace,
+      })) {
+        told.push(`${type} ${object.name} ${resourceVersion}`);
+      }
+    })();
+  };
+  const end = async () => {
+    stop.abort();
+    await following;
+    await client.close();
+  };
+
+  describe('with a server and messages of our own', () => {
+    let server: FakeServer;
+    let connection: Connection;
+    let publisher: Publisher;
+    let head: number;
+    /** The log that the fake server answers watches from. */
+    let log: { type: string; resourceVersion: string; previousResourceVersion: string; object: object }[];
+    let watches: Set<http.ServerResponse>;
+    let asked: (string | null)[];
+
+    const event = (type: string, name: string, version: number, namespace = 'foo') => ({
+      type,
+      resourceVersion: String(version),
+      previousResourceVersion: String(version - 1),
+      object: { type: 'clusters', namespace, name, uid: `uid-${name}`, resourceVersion: String(version) },
+    });
+    /** A change that is in the log, and on the exchange unless it got lost on the way. */
+    const change = async (
+      one: ReturnType<typeof event>,
+      fate: 'published' | 'lost' | 'truncated' | 'twice' = 'published',
+    ) => {
+      log.push(one);
+      head = Number(one.resourceVersion);
+      if (fate === 'lost') return;
+      const { type: op, object, ...versions } = one;
+      const body = { op, type: 'clusters', ...versions, ...(fate === 'truncated' ? { truncated: true } : { object }) };
+      const exchange = 'syncsets.events.clusters';
+      for (let i = 0; i < (fate === 'twice' ? 2 : 1); i++) await publisher.send({ exchange, durable: true }, body);
+    };
+
+    beforeEach(async () => {
+      log = [];
+      head = 5;
+      asked = [];
+      watches = new Set();
+      server = await FakeServer.start(({ url }, response) => {
+        if (!url.searchParams.has('watch')) {
+          json(response, 200, { items: [], resourceVersion: String(head) });
+          return;
+        }
+        const since = url.searchParams.get('resourceVersion');
+        asked.push(since);
+        response.flushHeaders();
+        if (since === null) {
+          response.write(`${JSON.stringify(event('ADDED', 'old', 3))}\n`);
+          response.write(`${JSON.stringify({ type: 'BOOKMARK', resourceVersion: '5', initialEventsEnd: true })}\n`);
+        }
+        for (const one of log) {
+          if (Number(one.resourceVersion) > Number(since ?? 5)) response.write(`${JSON.stringify(one)}\n`);
+        }
+        watches.add(response);
+        response.once('close', () => watches.delete(response));
+      });
+      client = connect({ url: server.url, amqpUrl: rabbit.url, log: { info: () => undefined, warn: () => undefined } });
+      connection = new Connection(rabbit.url);
+      connection.on('error', () => undefined);
+      const exchanges = [{ exchange: 'syncsets.events.clusters', type: 'fanout', durable: true }];
+      publisher = connection.createPublisher({ confirm: true, exchanges });
+      follow('foo');
+      await until(() => told.length > 0 && asked.length > 0 && watches.size === 0, { what: 'the queue to take over' });
+    });
+
+    afterEach(async () => {
+      await end();
+      await publisher.close();
+      await connection.close();
+      await server.stop();
+    });
+
+    it('takes changes from the queue alone, once, in order, of one namespace', async () => {
+      const connections = asked.length;
+      await change(event('ADDED', 'a', 6));
+      await change(event('MODIFIED', 'a', 7), 'twice');
+      await change(event('ADDED', 'elsewhere', 8, 'bar'));
+      await change(event('DELETED', 'a', 9));
+      await until(() => told.length === 4, { what: 'all changes' });
+      expect(told).to.deep.equal(['ADDED old 3', 'ADDED a 6', 'MODIFIED a 7', 'DELETED a 9']);
+      expect(asked.length).to.equal(connections);
+    });
+
+    it('reads from the log what got lost on the way, and what was too large for the way', async () => {
+      const connections = asked.length;
+      await change(event('ADDED', 'a', 6));
+      await change(event('ADDED', 'b', 7), 'lost');
+      await change(event('ADDED', 'c', 8), 'lost');
+      await change(event('ADDED', 'd', 9));
+      await change(event('MODIFIED', 'd', 10), 'truncated');
+      await change(event('MODIFIED', 'a', 11));
+      await until(() => told.length === 7, { what: 'all changes' });
+      expect(told.slice(1)).to.deep.equal([
+        'ADDED a 6',
+        'ADDED b 7',
+        'ADDED c 8',
+        'ADDED d 9',
+        'MODIFIED d 10',
+        'MODIFIED a 11',
+      ]);
+      expect(asked.slice(connections)).to.deep.equal(['6', '9']);
+    });
+  });
+
+  describe('with the platform', () => {
+    let api: TestApi;
+
+    before(async () => {
+      api = await startApi({ amqpUrl: rabbit.url });
+      client = connect({ url: api.url, amqpUrl: rabbit.url, log: { info: () => undefined, warn: () => undefined } });
+    });
+
+    after(async () => {
+      await end();
+      await api.stop();
+    });
+
+    it('tells every change once and in order while the broker is stopped and comes back', async function () {
+      this.timeout(60_000);
+      const large = { note: 'x'.repeat(100_000) };
+      const written: string[] = [];
+      const write = async (count: number) => {
+        for (let i = 0; i < count; i++) {
+          const name = `c${written.length}`;
+          const annotations = i % 5 === 0 ? large : {};
+          const { resourceVersion } = await client.clusters.create({ name, namespace: 'foo', annotations });
+          written.push(`ADDED ${name} ${resourceVersion}`);
+        }
+      };
+      await write(5);
+      follow();
+      await until(() => told.length === written.length, { what: 'the objects of now' });
+      await write(20);
+      await rabbit.stop();
+      const stopped = performance.now();
+      await write(20);
+      await until(() => told.length === written.length, { what: 'changes without the broker' });
+      expect(performance.now() - stopped).to.be.lessThan(2000);
+      await rabbit.start();
+      await write(20);
+      await until(() => told.length === written.length, { what: 'changes with the broker again' });
+      expect(told).to.deep.equal(written);
+    });
+  });
+});
