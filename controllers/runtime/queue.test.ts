@@ -1,0 +1,89 @@
+import { expect } from 'chai';
+import { Connection } from 'rabbitmq-client';
+import { connect, type Client } from '../../client/index.js';
+import { startApi, type TestApi } from '../../test/platform.js';
+import { startRabbit, type Rabbit } from '../../test/rabbitmq.js';
+import { until } from '../../test/until.js';
+import type { Controller } from './controller.js';
+import type { Log } from './log.js';
+import { run, type Running } from './runtime.js';
+
+describe('controller runtime with RabbitMQ', () => {
+  let rabbit: Rabbit;
+  let api: TestApi;
+  let client: Client;
+  let broker: Connection;
+  const running: Running[] = [];
+  const quiet: Log = {
+    debug: () => undefined,
+    info: () => undefined,
+    warn: () => undefined,
+    error: () => undefined,
+    child: () => quiet,
+  };
+
+  before(async function () {
+    this.timeout(60_000);
+    rabbit = await startRabbit();
+    api = await startApi({ amqpUrl: rabbit.url });
+    client = connect({ url: api.url });
+    broker = new Connection({ url: rabbit.url, retryLow: 100, retryHigh: 500 });
+    broker.on('error', () => undefined);
+  });
+
+  after(async () => {
+    await Promise.all(running.map(one => one.stop()));
+    await client.close();
+    await api.stop();
+    await broker.close();
+    await rabbit.close();
+  });
+
+  it('shares keys among replicas, goes on within 2 s without the broker, and returns to it', async function () {
+    this.timeout(60_000);
+    const runs = new Map<string, number>();
+    const current = new Set<string>();
+    const replicas = [0, 0, 0];
+    const controller = (replica: number): Controller => ({
+      name: 'shared',
+      type: 'clusters',
+      watches: [{ type: 'syncsets', enqueue: set => ({ names: set.clusterRefs }) }],
+      async reconcile(_, { key }) {
+        if (current.has(key.name)) throw new Error('two at once');
+        current.add(key.name);
+        await new Promise(resolve => setTimeout(resolve, 5));
+        current.delete(key.name);
+        replicas[replica] = (replicas[replica] ?? 0) + 1;
+        runs.set(key.name, (runs.get(key.name) ?? 0) + 1);
+      },
+    });
+    const options = { url: api.url, amqpUrl: rabbit.url, log: quiet, handleSignals: false, concurrency: 8 };
+    for (const replica of replicas.keys()) running.push(await run([controller(replica)], options));
+    const queue = { queue: 'syncsets.work.shared', passive: true };
+    const consumers = async () => (await broker.queueDeclare(queue)).consumerCount;
+    await until(async () => (await consumers()) === 3, { what: 'three consumers' });
+
+    const names = Array.from({ length: 150 }, (_, i) => `c${i}`);
+    await Promise.all(names.map(name => client.clusters.create({ name, namespace: 'foo' })));
+    await until(() => runs.size === 150, { what: 'all keys' });
+    expect([...runs.values()].every(count => count === 1)).to.equal(true);
+    expect(Math.min(...replicas)).to.be.greaterThan(10);
+    await until(async () => (await broker.queueDeclare(queue)).messageCount === 0, { what: 'an empty queue' });
+
+    await client.syncsets.create({ name: 's', namespace: 'foo', clusterRefs: ['c1', 'c2'], resources: [] });
+    await until(() => runs.get('c1') === 2 && runs.get('c2') === 2, { what: 'the keys of the watched object' });
+
+    await rabbit.stop();
+    const stopped = performance.now();
+    await client.clusters.create({ name: 'meanwhile', namespace: 'foo' });
+    await until(() => runs.has('meanwhile'), { what: 'work without the broker' });
+    expect(performance.now() - stopped).to.be.lessThan(2500);
+
+    await rabbit.start();
+    await until(async () => (await consumers()) === 3, { what: 'three consumers again' });
+    await client.clusters.create({ name: 'afterwards', namespace: 'foo' });
+    await until(() => runs.has('afterwards'), { what: 'work with the broker again' });
+    const failing = await client.controllers.read('shared');
+    expect(failing).to.include({ failing: 0, claimed: 0 });
+  });
+});
