@@ -20,11 +20,10 @@ export interface LeaseEvents {
 
 /** A stream sends a line every second; without one for so many milliseconds the server may have given up on the worker. */
 const longestSilence = 2500;
-
 /**
- * A worker's lease, which holds all its claims. A stream keeps it alive and tells the server at once when this process dies.
- * What is certain about it is counted here: from the moment before a renewal was sent, on this process's monotonic clock, so
- * that neither a slow network nor a frozen process believes in a lease that others see as over.
+ * A worker's lease, which holds all its claims. Renewals keep it alive; an open stream tells the server at once when this
+ * process dies. What is certain about it is counted here: from the moment before a renewal was sent, on this process's
+ * monotonic clock, so that neither a slow network nor a frozen process believes in a lease that others see as over.
  */
 export class Lease {
   readonly #controllers: Controllers;
@@ -162,7 +161,7 @@ export class Lease {
   }
 
   /** Claims may be on their way here, so only those count that are unknown at two renewals in a row. */
-  #findUnknown({ held = [] }: Renewal): void {
+  #findUnknown({ held }: Renewal): void {
     const known = this.#events.known();
     const unknown = held.filter(token => !known.has(token));
     const again = unknown.filter(token => this.#unknown.has(token));
