@@ -33,7 +33,12 @@ export class Backoff {
   }
 }
 
-/** Waits for some milliseconds, or until `signal` aborts; never rejects. */
+/**
+ * Waits for some milliseconds, or until `signal` aborts; never rejects.
+ *
+ * @example
+ * await pause(500, context.signal);
+ */
 export async function pause(milliseconds: number, signal?: AbortSignal): Promise<void> {
   await setTimeout(milliseconds, undefined, { signal }).catch(() => undefined);
 }

@@ -47,7 +47,15 @@ export class PlatformError extends Error {
   }
 }
 
-/** Whether something thrown is an answer of the server with this code, such as `NotFound` or `Conflict`. */
+/**
+ * Whether something thrown is an answer of the server with this code, such as `NotFound` or `Conflict`.
+ *
+ * @example
+ * const cluster = await client.clusters.read({ name: 'cluster1' }).catch((error: unknown) => {
+ *   if (isPlatformError(error, 'NotFound')) return undefined;
+ *   throw error;
+ * });
+ */
 export function isPlatformError(error: unknown, code?: string): error is PlatformError {
   return error instanceof PlatformError && (code === undefined || error.code === code);
 }

@@ -47,7 +47,8 @@ const longestSilence = 30_000;
  * the version it lists anew and tells only what differs, so that whoever applies the events has the right state; a DELETED
  * of that kind holds no more than key and uid.
  *
- * @throws PlatformError the server refuses the watch for good: a bad selector, no such type, no access
+ * @throws PlatformError the server refuses the watch for good: a bad selector, no such type, no access; Error: the client
+ *   was closed
  * @example
  * for await (const event of watch(client.clusters, { labelSelector: 'env=prod' })) {
  *   console.log(event.type, event.object.name);

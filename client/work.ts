@@ -245,14 +245,14 @@ export class Controllers {
   }
 
   /**
-   * Says goodbye: all that the worker holds is released at once.
+   * Says goodbye: all that the worker holds is released at once. Not repeated: where it fails, the lease ends by itself.
    *
    * @example
    * await client.controllers.leave('hello', 'host1-4711');
    */
   async leave(name: string, worker: string): Promise<void> {
     const path = `${this.#path(name)}/workers/${encodeURIComponent(worker)}`;
-    await this.#transport.send({ method: 'DELETE', path, timeoutSeconds: 5 });
+    await this.#transport.send({ method: 'DELETE', path, timeoutSeconds: 5, repeat: 'never' });
   }
 
   #path(name: string): string {

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import type { Client, KeyClaim, Resource, WorkKey } from '../../client/index.js';
 import type { Context } from './controller.js';
 import type { Lease } from './lease.js';
@@ -66,6 +67,8 @@ export class Run implements Context {
   get signal(): AbortSignal {
     if (!this.#abort) {
       this.#abort = new AbortController();
+      // A run may have hundreds of calls under way at once; Node would call their listeners a leak.
+      setMaxListeners(0, this.#abort.signal);
       if (this.abandoned) this.#abort.abort(this.abandoned);
     }
     return this.#abort.signal;

@@ -52,6 +52,8 @@ export class Worker<T extends Resource> {
   readonly #reporter: Reporter;
   readonly #runs: Runs<T>;
   readonly #lease: Lease;
+  /** Tokens of maps that are being turned into keys. */
+  readonly #maps = new Set<string>();
   #queue: WorkQueue | undefined;
   #loop: Promise<void> = Promise.resolve();
   #stopped: Promise<void> | undefined;
@@ -81,7 +83,7 @@ export class Worker<T extends Resource> {
       claimSeconds,
       events: {
         tokens: () => this.#runs.tokens(),
-        known: () => new Set([...this.#runs.tokens(), ...this.#reporter.tokens()]),
+        known: () => new Set([...this.#runs.tokens(), ...this.#maps, ...this.#reporter.tokens()]),
         lost: tokens => this.#runs.lose(tokens),
         changed: tokens => this.#runs.change(tokens),
         unknown: tokens => this.#release(tokens),
@@ -239,10 +241,14 @@ export class Worker<T extends Resource> {
       this.#runs.begin(claim);
       return;
     }
-    void this.#map(claim).catch((error: unknown) => {
-      this.#log.error({ type: claim.type, error: messageOf(error) }, 'mapping a watched type failed');
-      this.#reporter.add({ token: claim.token, result: 'error', message: messageOf(error) });
-    });
+    const { token, type } = claim;
+    this.#maps.add(token);
+    void this.#map(claim)
+      .catch((error: unknown) => {
+        this.#log.error({ type, error: messageOf(error) }, 'mapping a watched type failed');
+        this.#reporter.add({ token, result: 'error', message: messageOf(error) });
+      })
+      .finally(() => this.#maps.delete(token));
   }
 
   /** Reports the keys that a map's events mean. One report takes 1,000; what is beyond that is queued before it. */
