@@ -80,6 +80,9 @@ export class Database implements Queries {
   async transaction<T>(work: (queries: Queries) => Promise<T>): Promise<T> {
     const client = await this.#pool.connect();
     let broken: Error | undefined;
+    // A connection that is lost while it is in use tells so by an event, which would end the process if nobody listened.
+    const lost = (error: Error) => (broken = error);
+    client.on('error', lost);
     try {
       await client.query('begin');
       const result = await work({
@@ -90,12 +93,13 @@ export class Database implements Queries {
       await client.query('commit');
       return result;
     } catch (error) {
-      await client.query('rollback').catch((lost: unknown) => {
-        broken = lost instanceof Error ? lost : new Error(String(lost));
+      await client.query('rollback').catch((failed: unknown) => {
+        broken ??= failed instanceof Error ? failed : new Error(String(failed));
       });
       throw error;
     } finally {
       client.release(broken);
+      client.off('error', lost);
     }
   }
 

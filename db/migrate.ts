@@ -9,6 +9,8 @@ import type { Log } from './database.js';
  */
 export async function migrate(connection: ClientConfig, log: Log): Promise<void> {
   const client = new pg.Client({ ...connection, connectionTimeoutMillis: 5_000 });
+  // A connection that is lost fails the statement under way; the event besides would end the process.
+  client.on('error', error => log('warn', 'database connection lost', { reason: error.message }));
   await client.connect();
   try {
     const done = await runner({
