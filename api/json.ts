@@ -64,7 +64,7 @@ function describe(error: unknown, text: string): string {
 /** What jsonb cannot hold: NUL, halves of surrogate pairs, huge exponents; and nesting beyond the limit. */
 function unstorable(value: JsonObject, text: string): ErrorDetail[] {
   const suspicious = /\\u0000|\\u[dD][89a-fA-F]/.test(text) || longNumber.test(text) || /[\ud800-\udfff]/.test(text);
-  if (!suspicious && !mayBeDeep(text)) return [];
+  if (!suspicious && !isDeep(text)) return [];
   const found: ErrorDetail[] = [];
   const string = (text: string, path: string) => {
     if (text.includes('\u0000'))
@@ -92,12 +92,16 @@ function unstorable(value: JsonObject, text: string): ErrorDetail[] {
   return found;
 }
 
-// Counts brackets, those in strings too: over the limit only means that a walk has to look.
-function mayBeDeep(text: string): boolean {
+// Counts brackets outside of strings; the text is known to be JSON. Those inside would hide the depth around them.
+function isDeep(text: string): boolean {
   let depth = 0;
+  let quoted = false;
   for (let i = 0; i < text.length; i++) {
     const code = text.charCodeAt(i);
-    if (code === 123 || code === 91) {
+    if (code === 34) quoted = !quoted;
+    else if (quoted) {
+      if (code === 92) i++;
+    } else if (code === 123 || code === 91) {
       if (++depth > maxDepth) return true;
     } else if (code === 125 || code === 93) depth--;
   }

@@ -17,6 +17,12 @@ declare module 'express-serve-static-core' {
 
 const maxBodyBytes = 3 * 2 ** 20;
 const slow = 1_000;
+// A map: of an object, "constructor" and the like would be encodings too.
+const unpackers = new Map([
+  ['gzip', createGunzip],
+  ['deflate', createInflate],
+  ['br', createBrotliDecompress],
+]);
 
 /** Gives each request an id, counts it, and logs it: failures and slow ones as warnings, the rest for debugging. */
 export function observe(log: Log, metrics: Metrics) {
@@ -92,7 +98,7 @@ async function readText(request: Request): Promise<string> {
 function unpacked(request: Request): Readable {
   const encoding = (request.get('Content-Encoding') ?? 'identity').toLowerCase();
   if (encoding === 'identity') return request;
-  const unpack = { gzip: createGunzip, deflate: createInflate, br: createBrotliDecompress }[encoding];
+  const unpack = unpackers.get(encoding);
   if (!unpack)
     throw new ApiError(
       'UnsupportedMediaType',

@@ -18,7 +18,10 @@ export class RouteChecks extends ExpressTemplateService {
     const errors: FieldError[] = [];
     const values = Object.values(args).map((arg): unknown => {
       if (arg.in === 'request') return request;
-      if (arg.in === 'path') return request.params[arg.name];
+      if (arg.in === 'path') {
+        refuseNul(arg.name, request.params[arg.name], errors);
+        return request.params[arg.name];
+      }
       if (arg.in === 'queries') return readQuery(arg, request.query, errors);
       if (arg.in !== 'body') throw new Error(`parameters in ${arg.in} have no check`);
       const body: unknown = request.body;
@@ -42,6 +45,7 @@ function readQuery(arg: TsoaRoute.ParameterSchema, query: Record<string, unknown
       typeof value === 'string' ? fromText(fields[name]?.dataType, value) : value,
     ]),
   );
+  for (const [name, value] of Object.entries(query)) refuseNul(name, value, errors);
   const found: FieldError[] = [];
   check(arg, values, '', found);
   for (const { path, message, unknown } of found) {
@@ -55,6 +59,12 @@ function readQuery(arg: TsoaRoute.ParameterSchema, query: Record<string, unknown
     });
   }
   return values;
+}
+
+// Postgres refuses NUL in a text, and with it all reads that share the statement.
+function refuseNul(name: string, value: unknown, errors: FieldError[]): void {
+  if (typeof value === 'string' && value.includes('\0'))
+    errors.push({ path: name, message: 'holds a NUL character (%00); remove it', query: true });
 }
 
 function fromText(dataType: string | undefined, text: string): unknown {

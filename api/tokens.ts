@@ -26,8 +26,10 @@ export function readClaimToken(token: string): ClaimReference | MapReference | u
   )
     .toString()
     .split('|');
-  if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(nonce) || controller === '' || type === '' || rest.length > 0)
-    return undefined;
+  const whole = controller !== '' && type !== '' && rest.length === 0;
+  if (!whole || !/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(nonce)) return undefined;
+  // No name holds one, and Postgres refuses texts that do.
+  if ([controller, type, namespace, name].some(part => part.includes('\0'))) return undefined;
   if (kind === 'map') return { controller, map: type, nonce };
   return kind === 'key' && name !== '' ? { controller, type, namespace, name, nonce } : undefined;
 }

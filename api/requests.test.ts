@@ -1,0 +1,49 @@
+import { expect } from 'chai';
+import { startApi, type TestApi } from '../test/platform.js';
+
+describe('requests that mean no good', () => {
+  let api: TestApi;
+
+  before(async () => {
+    api = await startApi();
+  });
+
+  after(() => api.stop());
+
+  it('refuses an encoding that is the name of something in JavaScript', async () => {
+    for (const encoding of ['constructor', '__proto__', 'toString']) {
+      const headers = { 'Content-Encoding': encoding };
+      const answer = await api.call('POST', '/v1/clusters', { name: 'encoded', kubeconfig: 'x' }, headers);
+      expect(answer.status).to.equal(415);
+    }
+  });
+
+  it('refuses NUL in paths and queries, and answers the reads beside them', async () => {
+    await api.call('POST', '/v1/clusters', { name: 'innocent', kubeconfig: 'x' });
+    const hostile = [
+      '/v1/clusters/default/a%00b',
+      '/v1/clusters?namespace=%00',
+      '/v1/clusters?fieldSelector=name%3Da%00',
+      '/v1/controllers/a%00',
+    ];
+    const innocent = Array.from({ length: 8 }, () => '/v1/clusters/default/innocent');
+    const answers = await Promise.all([...hostile, ...innocent].map(path => api.call('GET', path)));
+    expect(answers.map(({ status }) => status)).to.deep.equal([...hostile.map(() => 400), ...innocent.map(() => 200)]);
+  });
+
+  it('refuses deep JSON although strings in it close brackets', async () => {
+    const deep = `"${']'.repeat(5_000)}", "b": ${'['.repeat(5_000)}${']'.repeat(5_000)}`;
+    const body = `{"name": "deep", "clusterRefs": ["c"], "resources": [{"apiVersion": "v1", "kind": "A", "metadata": {"name": "a"}, "a": ${deep}}]}`;
+    const answer = await api.call('POST', '/v1/syncsets', body);
+    expect(answer.status).to.equal(422);
+    expect(answer.body.error.details[0].message).to.contain('nested deeper');
+  });
+
+  it('reads an entity tag of thousands of blanks at once', async () => {
+    const begun = performance.now();
+    const headers = { 'If-None-Match': `x,${' '.repeat(10_000)}"" x` };
+    const answer = await api.call('GET', '/v1/clusters/default/innocent', undefined, headers);
+    expect(answer.status).to.equal(200);
+    expect(performance.now() - begun).to.be.below(1_000);
+  });
+});
