@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { spawn, type ChildProcess } from 'node:child_process';
+import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { chmod, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { connect as connectTls } from 'node:tls';
+import { promisify } from 'node:util';
 import { Connection } from 'rabbitmq-client';
 import { connect, watch, type Client } from '../client/index.js';
 import { BadSetting, readSettings } from '../config.js';
@@ -20,6 +21,7 @@ import { variables } from './settings.js';
 import { until } from './until.js';
 
 const root = join(import.meta.dirname, '..');
+const run = promisify(execFile);
 const token = randomBytes(16).toString('hex');
 
 interface Started {
@@ -438,6 +440,27 @@ describe('starting', function () {
     });
   });
 
+  describe('with a Postgres of its user, given as libpq takes it', () => {
+    let database: TestDatabase;
+    before(async () => (database = await createDatabase()));
+    after(() => database.drop());
+
+    it('keeps what is stored in a table of the type, which psql shows', async () => {
+      const { username, password, hostname, port, pathname } = new URL(database.url);
+      const where = `dbname=${pathname.slice(1)} host=${hostname} port=${port} sslmode=disable`;
+      const params = `user=${username} password='${decodeURIComponent(password)}' ${where}`;
+      const api = await spawnPlatform('api', { POSTGRES_PARAMS: params });
+      try {
+        const made = await call(api.url, 'POST', '/v1/clusters', { name: 'cluster1', namespace: 'foo' });
+        expect(made.status).to.equal(201);
+        const { stdout } = await run('psql', [params, '-c', 'select * from clusters']);
+        expect(stdout).to.match(/^ clusters \| foo +\| cluster1 \|/m);
+      } finally {
+        expect(await stopped(api)).to.equal(0);
+      }
+    });
+  });
+
   describe('in a data directory', () => {
     let folder: string;
 
@@ -446,6 +469,15 @@ describe('starting', function () {
       await chmod(folder, 0o711);
     });
     after(() => rm(folder, { recursive: true, maxRetries: 10 }));
+
+    it('ends clean at Ctrl-C in the middle of its start', async () => {
+      const early = begin('run', { DATA_DIR: join(folder, 'early') });
+      await until(() => said(early.output, 'making the embedded database').length > 0, { what: 'the start' });
+      early.child.kill('SIGINT');
+      expect(await early.ended).to.equal(0);
+      expect(early.errors).to.deep.equal([]);
+      expect(said(early.output, 'stopping')).to.have.length(1);
+    });
 
     it('refuses a second platform, lets other processes join, and ends clean at Ctrl-C', async () => {
       const env = { DATA_DIR: join(folder, 'data') };
