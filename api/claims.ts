@@ -58,7 +58,7 @@ export class Claims {
   readonly #bus: Bus;
   readonly #lines = new Map<string, Line>();
   readonly #streams = new Map<string, number>();
-  readonly #registrations = new Map<string, { at: number; registration: Registration | undefined }>();
+  readonly #registrations = new Map<string, { at: number; registration: Registration }>();
 
   constructor(options: { database: Database; bus: Bus }) {
     this.#database = options.database;
@@ -70,7 +70,9 @@ export class Claims {
     const known = this.#registrations.get(controller);
     if (known && performance.now() - known.at < 1_000) return known.registration;
     const registration = await findController(this.#database, controller);
-    this.#registrations.set(controller, { at: performance.now(), registration });
+    // An unknown one is not remembered: it may be registered at another replica now, and there is no end of such names.
+    if (registration) this.#registrations.set(controller, { at: performance.now(), registration });
+    else this.#registrations.delete(controller);
     return registration;
   }
 
@@ -146,8 +148,11 @@ export class Claims {
 
   /** The tokens that a worker holds, each with whether its object has changed since; does not extend the lease. */
   async held(controller: string, worker: string): Promise<{ seconds: number; held: Map<string, boolean> }> {
-    const { secondsLeft, held } = await heldClaims(this.#database, controller, worker);
-    return { seconds: secondsLeft, held: new Map(held.map(claim => [claimToken(claim), claim.dirty])) };
+    const { secondsLeft, held, maps } = await heldClaims(this.#database, controller, worker);
+    // Maps as well: one whose answer was lost is held for as long as its worker lives, unless that finds it here.
+    const tokens = new Map(held.map(claim => [claimToken(claim), claim.dirty]));
+    for (const map of maps) tokens.set(claimToken(map), false);
+    return { seconds: secondsLeft, held: tokens };
   }
 
   /** A stream of the worker opened; `broken` is told when its last one is gone. */
@@ -302,7 +307,8 @@ class Line {
         try {
           const claims = await this.#take(waiter.request);
           if (claims.length > 0 && !waiter.settle(claims)) await this.#lost(waiter.request.worker);
-          if (claims.length < waiter.request.max) break;
+          // Nothing is left for the others, unless this one asked for certain keys.
+          if (claims.length < waiter.request.max && !waiter.request.keys) break;
         } catch (error) {
           waiter.fail(error);
         }

@@ -271,6 +271,54 @@ describe('work over HTTP', () => {
     expect([...woken].sort()).to.deep.equal(['a', 'b', 'c']);
   });
 
+  it('tells a worker of a map whose answer was lost, so that it can give it back', async () => {
+    await register({ watches: ['syncsets'] });
+    await api.call('POST', '/v1/syncsets', { name: controller, namespace: 'work', clusterRefs: ['a'] });
+    const [lost] = await soon();
+    const renewal = await api.call('POST', `${base}/claims/renew`, { worker: 'w1' });
+    expect(renewal.body.held).to.deep.equal([lost?.token]);
+    expect(await claim({ worker: 'w2' })).to.deep.equal([]);
+    expect(await finish(renewal.body.held.map((token: string) => ({ token, result: 'released' })))).to.deep.equal([
+      'ok',
+    ]);
+    const [again] = await claim({ worker: 'w2' });
+    expect(again?.kind).to.equal('map');
+  });
+
+  it('hands out the object of the change that a key was queued for, although the change came while it was claimed', async () => {
+    await register();
+    const object = await create();
+    await until(async () => (await api.call('GET', `${base}/work`)).body.items.length === 1, { what: 'the key' });
+    // The claim itself, with a pause between its view of the database and the row that it takes.
+    const [row] = await api.database.query<{ body: string }>({
+      text: `select pg_get_functiondef('syncsets.claim'::regproc) as body`,
+    });
+    const slow = (row?.body ?? '')
+      .replace('syncsets.claim(', 'syncsets.slow_claim(')
+      .replace('from syncsets.work w', 'from (select pg_sleep(2) offset 0) pause, syncsets.work w')
+      .replace('where w.controller = p_controller', 'where pause is not null and w.controller = p_controller')
+      .replace('for update skip locked', 'for update of w skip locked');
+    await api.database.query({ text: slow });
+    const claiming = api.database.query<{ name: string; object: string }>({
+      text: `select name, object from syncsets.slow_claim($1, 'w1', 10, 15)`,
+      values: [controller],
+    });
+    const sleeps = `select from pg_stat_activity where wait_event = 'PgSleep'`;
+    await until(async () => (await api.database.query({ text: sleeps })).length > 0, { what: 'the pause' });
+    await patch(object, { labels: { newest: 'true' } });
+    const [claimed] = await claiming;
+    expect(JSON.parse(claimed?.object ?? '').labels).to.deep.equal({ newest: 'true' });
+  });
+
+  it('keeps a notice of the longest text', async () => {
+    await register();
+    const object = await create();
+    const message = Array.from({ length: 4096 }, () => String.fromCharCode(0x4e00 + Math.random() * 20_000)).join('');
+    const notice = { reason: 'Long', message };
+    const answer = await api.call('POST', `/v1/clusters/work/${object.name}/notices`, notice);
+    expect(answer.status).to.equal(201);
+  });
+
   it('lets the higher revision of two registrations win and shows the loser the winner', async () => {
     await register({ revision: 2 });
     const older = await api.call('PUT', base, { type: 'clusters', claimSeconds: 30, revision: 1 });

@@ -22,7 +22,7 @@ export async function recordNotice(
 ): Promise<NoticeRow> {
   const [row] = await database.query<NoticeRow>({
     text: `insert into syncsets.notices as n (type, namespace, name, actor, reason, message) values ($1, $2, $3, $4, $5, $6)
-      on conflict (type, namespace, name, actor, reason, message) do update set
+      on conflict (type, namespace, name, actor, reason, md5(message)) do update set
         count = n.count + 1, last_at = clock_timestamp()
       returning actor, reason, message, count, syncsets.rfc3339(first_at) as first, syncsets.rfc3339(last_at) as last`,
     values: [type, key.namespace, key.name, notice.actor, notice.reason, notice.message],

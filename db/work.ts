@@ -151,26 +151,39 @@ export async function renewWorker(
   return renewed.length > 0;
 }
 
-/** What a worker holds now, and which of it has changed since it was claimed; nothing when its lease has run out. */
+/**
+ * What a worker holds now, keys and maps, and which keys have changed since they were claimed; nothing when its lease has run
+ * out.
+ */
 export async function heldClaims(
   database: Database,
   controller: string,
   worker: string,
-): Promise<{ secondsLeft: number; held: (ClaimReference & { dirty: boolean })[] }> {
+): Promise<{
+  secondsLeft: number;
+  held: (ClaimReference & { dirty: boolean })[];
+  maps: { controller: string; map: string; nonce: string }[];
+}> {
   const [lease] = await database.query<{ secondsLeft: number }>({
     name: 'lease-left',
     text: `select extract(epoch from expires_at - clock_timestamp())::double precision as "secondsLeft"
       from syncsets.workers where controller = $1 and worker = $2 and expires_at > clock_timestamp()`,
     values: [controller, worker],
   });
-  if (!lease) return { secondsLeft: 0, held: [] };
+  if (!lease) return { secondsLeft: 0, held: [], maps: [] };
   const held = await database.query<ClaimReference & { dirty: boolean }>({
     name: 'held-claims',
     text: `select controller, type, namespace, name, nonce, dirty from syncsets.work
       where controller = $1 and worker = $2 and state = 'claimed'`,
     values: [controller, worker],
   });
-  return { secondsLeft: lease.secondsLeft, held };
+  const maps = await database.query<{ controller: string; map: string; nonce: string }>({
+    name: 'held-maps',
+    text: `select controller, type as map, nonce from syncsets.maps
+      where controller = $1 and worker = $2 and nonce is not null`,
+    values: [controller, worker],
+  });
+  return { secondsLeft: lease.secondsLeft, held, maps };
 }
 
 /** Shortens the lease of a worker whose connection broke; it lives on if the worker returns in time. */
@@ -293,8 +306,13 @@ export async function sentKeys(
 /** Forgets that keys were sent more than `seconds` ago: their messages are lost and will be sent again. */
 export async function unsend(database: Database, controller: string, seconds: number): Promise<number> {
   const rows = await database.query({
-    text: `update syncsets.work set sent_at = null where controller = $1 and state = 'queued'
-      and sent_at < clock_timestamp() - make_interval(secs => $2) returning 1`,
+    // What others have locked is about to change anyway; waiting for it in any order but the keys' would deadlock.
+    text: `with lost as materialized (
+        select w.type, w.namespace, w.name from syncsets.work w where w.controller = $1 and w.state = 'queued'
+          and w.sent_at < clock_timestamp() - make_interval(secs => $2) for update skip locked
+      )
+      update syncsets.work w set sent_at = null from lost l
+      where w.controller = $1 and w.type = l.type and w.namespace = l.namespace and w.name = l.name returning 1`,
     values: [controller, seconds],
   });
   return rows.length;

@@ -6,6 +6,8 @@ language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_pl
 declare
   v_count integer;
 begin
+  -- Maps first: the end of a map locks its row and then the keys that it enqueues.
+  update syncsets.maps m set nonce = null, worker = null, upto = null where m.controller = p_controller and m.worker = p_worker;
   with held as materialized (
     select w.type, w.namespace, w.name from syncsets.work w
     where w.controller = p_controller and w.worker = p_worker and w.state = 'claimed'
@@ -18,7 +20,6 @@ begin
     returning 1
   )
   select count(*) into v_count from released;
-  update syncsets.maps m set nonce = null, worker = null, upto = null where m.controller = p_controller and m.worker = p_worker;
   return v_count;
 end
 $$;
@@ -30,6 +31,7 @@ returns table (type text, namespace text, name text, uid uuid, attempts integer,
 language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
   v_nonce uuid := gen_random_uuid();
+  v_claimed syncsets.work[];
 begin
   insert into syncsets.workers as k (controller, worker, expires_at)
     values (p_controller, p_worker, clock_timestamp() + make_interval(secs => p_seconds))
@@ -42,7 +44,6 @@ begin
       where k.controller = p_controller and k.worker = p_worker;
   end if;
 
-  return query
   with picked as materialized (
     select w.type, w.namespace, w.name from syncsets.work w
     where w.controller = p_controller and w.state = 'queued' and p_keys is null
@@ -60,11 +61,16 @@ begin
       dirty = false, sent_at = null
     from chosen p
     where w.controller = p_controller and w.type = p.type and w.namespace = p.namespace and w.name = p.name
-    returning w.type, w.namespace, w.name, w.uid, w.attempts, w.reason, w.priority, w.rank,
-      extract(epoch from clock_timestamp() - w.queued_at)::double precision as age
+    returning w
   )
-  select c.type, c.namespace, c.name, c.uid, c.attempts, c.reason, v_nonce, o.object::text, c.age
-  from claimed c left join syncsets.objects o on o.type = c.type and o.namespace = c.namespace and o.name = c.name
+  select array_agg(c.w) into v_claimed from claimed c;
+
+  -- A statement of its own, with a later snapshot: a change whose key was queued already may be committed while the one above
+  -- looks for rows. It finds that key unclaimed, so nothing would tell the worker that the object it got is an old one.
+  return query
+  select c.type, c.namespace, c.name, c.uid, c.attempts, c.reason, v_nonce, o.object::text,
+    extract(epoch from clock_timestamp() - c.queued_at)::double precision
+  from unnest(v_claimed) c left join syncsets.objects o on o.type = c.type and o.namespace = c.namespace and o.name = c.name
   order by c.priority desc, c.rank;
 end
 $$;
