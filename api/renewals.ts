@@ -20,12 +20,15 @@ export async function streamRenewals(options: {
 }): Promise<void> {
   const { claims, log, response, controller, worker } = options;
   let broken = true;
+  // From the beginning: the client may go while its lease is renewed.
+  const closed = new Promise<'closed'>(resolve => response.once('close', () => resolve('closed')));
+  if (response.destroyed) return;
   claims.opened(controller, worker);
   try {
     await claims.renew(controller, worker);
     response.status(200).setHeader('Content-Type', 'application/x-ndjson; charset=utf-8');
     response.setHeader('Cache-Control', 'no-store');
-    await tellUntilClosed(claims, response, controller, worker);
+    await tellUntilClosed(claims, response, closed, controller, worker);
     // A stream that this server ended itself, at shutdown, is no sign of a broken worker.
     broken = !response.writableEnded;
   } finally {
@@ -35,8 +38,13 @@ export async function streamRenewals(options: {
   }
 }
 
-async function tellUntilClosed(claims: Claims, response: Response, controller: string, worker: string): Promise<void> {
-  const closed = new Promise<'closed'>(resolve => response.once('close', () => resolve('closed')));
+async function tellUntilClosed(
+  claims: Claims,
+  response: Response,
+  closed: Promise<'closed'>,
+  controller: string,
+  worker: string,
+): Promise<void> {
   let before = new Map<string, boolean>();
   for (;;) {
     const { seconds, held } = await claims.held(controller, worker);

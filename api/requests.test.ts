@@ -1,5 +1,8 @@
+import { once } from 'node:events';
+import net from 'node:net';
 import { expect } from 'chai';
 import { startApi, type TestApi } from '../test/platform.js';
+import { until } from '../test/until.js';
 
 describe('requests that mean no good', () => {
   let api: TestApi;
@@ -45,5 +48,20 @@ describe('requests that mean no good', () => {
     const answer = await api.call('GET', '/v1/clusters/default/innocent', undefined, headers);
     expect(answer.status).to.equal(200);
     expect(performance.now() - begun).to.be.below(1_000);
+  });
+
+  it('forgets the streams of clients that go before they begin', async () => {
+    for (let delay = 0; delay < 20; delay++) {
+      const socket = net.connect(Number(new URL(api.url).port), '127.0.0.1');
+      await once(socket, 'connect');
+      socket.write('GET /v1/clusters?watch=true&resourceVersion=0 HTTP/1.1\r\nHost: localhost\r\n\r\n');
+      setTimeout(() => socket.destroy(), delay / 4);
+      await once(socket, 'close');
+    }
+    const watchers = async () => {
+      const { body } = await api.call('GET', '/metrics');
+      return /^apiserver_watchers 0$/m.test(String(body)) ? true : undefined;
+    };
+    await until(watchers, { deadline: 5_000, what: 'the end of all streams' });
   });
 });

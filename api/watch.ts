@@ -93,6 +93,8 @@ export class Watches {
       const range = await logRange(this.#database, type);
       if (since > range.head || since < range.start) throw expired(since);
     }
+    // The client may have gone during the look above: its close event has passed, a stream would wait for it for ever.
+    if (response.destroyed) return;
     const tail = this.#tail(type);
     const stream = new WatchStream(
       response,
@@ -191,6 +193,7 @@ class WatchStream {
 
   /** Sends an object that was there before the watch began. */
   initial(object: string, version: number): void {
+    if (this.#closed) return;
     // Without an id: a client that loses the stream among these begins again.
     this.#response.write(
       frame(`{"type":"ADDED","resourceVersion":"${version}","object":${object}}`, this.#sse, undefined),

@@ -164,6 +164,7 @@ export class WorkController extends Controller {
     const response = responseOf(request);
     const gone = new AbortController();
     response.once('close', () => gone.abort());
+    if (response.destroyed) gone.abort();
     const claims = await this.#platform.claims.claim(
       name,
       { worker: body.worker, max: body.max, waitSeconds: body.waitSeconds ?? 0, ...(keys ? { keys } : {}) },
