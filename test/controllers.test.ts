@@ -53,14 +53,31 @@ for (const transport of ['rabbitmq', 'postgres'] as const) {
     function journal(): Entry[] {
       const file = join(folder, controller);
       if (!existsSync(file)) return [];
-      return readFileSync(file, 'utf8').trim().split('\n').map(line => JSON.parse(line) as Entry);
+      return readFileSync(file, 'utf8')
+        .trim()
+        .split('\n')
+        .map(line => JSON.parse(line) as Entry);
     }
 
     async function startReplicas(count: number, pause = 5): Promise<ChildProcess[]> {
-      const args = ['--import', 'tsx', join(import.meta.dirname, 'replica.ts'), controller, api.url, join(folder, controller), String(pause), rabbit?.url ?? ''];
-      const started = Array.from({ length: count }, () => spawn(process.execPath, args, { stdio: ['ignore', 'inherit', 'inherit'] }));
+      const args = [
+        '--import',
+        'tsx',
+        join(import.meta.dirname, 'replica.ts'),
+        controller,
+        api.url,
+        join(folder, controller),
+        String(pause),
+        rabbit?.url ?? '',
+      ];
+      const started = Array.from({ length: count }, () =>
+        spawn(process.execPath, args, { stdio: ['ignore', 'inherit', 'inherit'] }),
+      );
       replicas.push(...started);
-      await until(() => journal().filter(entry => entry.started).length === replicas.length, { what: 'the replicas to start', deadline: 20_000 });
+      await until(() => journal().filter(entry => entry.started).length === replicas.length, {
+        what: 'the replicas to start',
+        deadline: 20_000,
+      });
       return started;
     }
 
@@ -76,7 +93,8 @@ for (const transport of ['rabbitmq', 'postgres'] as const) {
       for (const entry of journal().sort((a, b) => a.at - b.at)) {
         const before = open.get(entry.key);
         if (entry.begins) {
-          if (before && replicas.some(one => one.pid === before.replica && one.signalCode === null)) found.push(`${entry.key}: ${before.replica} and ${entry.replica}`);
+          if (before && replicas.some(one => one.pid === before.replica && one.signalCode === null))
+            found.push(`${entry.key}: ${before.replica} and ${entry.replica}`);
           open.set(entry.key, entry);
         }
         if (entry.ends && before?.replica === entry.replica) open.delete(entry.key);
@@ -88,9 +106,16 @@ for (const transport of ['rabbitmq', 'postgres'] as const) {
       const names = Array.from({ length: 300 }, (_, i) => `${controller}-${i}`);
       const [, victim] = await startReplicas(3, 20);
       await Promise.all(names.map(name => api.call('POST', '/v1/clusters', { name })));
-      await until(() => journal().filter(entry => entry.ends).length >= 60, { what: 'a fifth of the work', deadline: 20_000 });
+      await until(() => journal().filter(entry => entry.ends).length >= 60, {
+        what: 'a fifth of the work',
+        deadline: 20_000,
+      });
       victim?.kill('SIGKILL');
-      await Promise.all(names.slice(0, 100).map(name => api.call('PATCH', `/v1/clusters/default/${name}`, { labels: { changed: 'meanwhile' } })));
+      await Promise.all(
+        names
+          .slice(0, 100)
+          .map(name => api.call('PATCH', `/v1/clusters/default/${name}`, { labels: { changed: 'meanwhile' } })),
+      );
       await until(idle, { what: 'all work to be done', deadline: 40_000 });
       const runs = journal();
       expect(new Set(runs.filter(entry => entry.wrote).map(entry => entry.key))).to.include.all.keys(names);
@@ -115,11 +140,15 @@ for (const transport of ['rabbitmq', 'postgres'] as const) {
       await api.call('POST', '/v1/clusters', { name });
       await until(() => journal().some(entry => entry.key === name && entry.wrote), { what: 'the status' });
       await api.call('PATCH', `/v1/clusters/default/${name}`, { labels: { second: 'run' } });
-      await until(() => journal().filter(entry => entry.key === name && entry.ends).length === 2, { what: 'the second run' });
+      await until(() => journal().filter(entry => entry.key === name && entry.ends).length === 2, {
+        what: 'the second run',
+      });
       await until(idle, { what: 'quiet' });
       // The relay has passed the status that the second run wrote when a later change of another object is done.
       await api.call('POST', '/v1/clusters', { name: `${name}-later` });
-      await until(() => journal().some(entry => entry.key === `${name}-later` && entry.ends), { what: 'a later object' });
+      await until(() => journal().some(entry => entry.key === `${name}-later` && entry.ends), {
+        what: 'a later object',
+      });
       expect(journal().filter(entry => entry.key === name && entry.begins)).to.have.length(2);
       expect((await api.call('GET', `/v1/clusters/default/${name}`)).body.status.nodeCount).to.equal(2);
       expect(replica?.exitCode).to.equal(null);
@@ -132,10 +161,17 @@ for (const transport of ['rabbitmq', 'postgres'] as const) {
       await until(() => journal().some(entry => entry.key === name && entry.begins), { what: 'the run' });
       frozen?.kill('SIGSTOP');
       await startReplicas(1, 5);
-      await until(() => journal().some(entry => entry.key === name && entry.replica !== frozen?.pid && entry.wrote), { what: 'the other one', deadline: 20_000 });
+      await until(() => journal().some(entry => entry.key === name && entry.replica !== frozen?.pid && entry.wrote), {
+        what: 'the other one',
+        deadline: 20_000,
+      });
       frozen?.kill('SIGCONT');
-      await until(() => journal().some(entry => entry.key === name && entry.replica === frozen?.pid && entry.ends), { what: 'the late run to end' });
-      expect(journal().filter(entry => entry.replica === frozen?.pid && entry.key === name && entry.wrote)).to.deep.equal([]);
+      await until(() => journal().some(entry => entry.key === name && entry.replica === frozen?.pid && entry.ends), {
+        what: 'the late run to end',
+      });
+      expect(
+        journal().filter(entry => entry.replica === frozen?.pid && entry.key === name && entry.wrote),
+      ).to.deep.equal([]);
       expect((await api.call('GET', `/v1/clusters/default/${name}`)).body.status.nodeCount).to.equal(1);
     });
 
@@ -148,11 +184,14 @@ for (const transport of ['rabbitmq', 'postgres'] as const) {
       const names = ['a', 'b', 'c'].map(one => `${controller}-${one}`);
       const before = journal().length;
       await api.call('POST', '/v1/syncsets', { name: controller, clusterRefs: names.slice(0, 1) });
-      for (const name of names.slice(1)) await api.call('PATCH', `/v1/syncsets/default/${controller}`, { clusterRefs: [name] });
+      for (const name of names.slice(1))
+        await api.call('PATCH', `/v1/syncsets/default/${controller}`, { clusterRefs: [name] });
       rmSync(join(folder, controller));
       expect(before).to.be.greaterThan(0);
       await startReplicas(1);
-      await until(() => names.every(name => journal().some(entry => entry.key === name && entry.ends)), { what: 'the keys of all three' });
+      await until(() => names.every(name => journal().some(entry => entry.key === name && entry.ends)), {
+        what: 'the keys of all three',
+      });
     });
 
     it('finish their work in hand when they are asked to stop', async () => {
@@ -172,11 +211,18 @@ for (const transport of ['rabbitmq', 'postgres'] as const) {
         await startReplicas(2);
         await rabbit?.stop();
         await api.call('POST', '/v1/clusters', { name: `${controller}-away` });
-        await until(() => journal().some(entry => entry.key === `${controller}-away` && entry.ends), { what: 'work without the broker' });
+        await until(() => journal().some(entry => entry.key === `${controller}-away` && entry.ends), {
+          what: 'work without the broker',
+        });
         await rabbit?.start();
-        await until(async () => (await api.call('GET', '/readyz')).body.broker === 'ok', { what: 'the broker to be back', deadline: 30_000 });
+        await until(async () => (await api.call('GET', '/readyz')).body.broker === 'ok', {
+          what: 'the broker to be back',
+          deadline: 30_000,
+        });
         await api.call('POST', '/v1/clusters', { name: `${controller}-back` });
-        await until(() => journal().some(entry => entry.key === `${controller}-back` && entry.ends), { what: 'work with the broker' });
+        await until(() => journal().some(entry => entry.key === `${controller}-back` && entry.ends), {
+          what: 'work with the broker',
+        });
       });
     }
   });

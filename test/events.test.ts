@@ -32,7 +32,8 @@ class Listener {
 async function stored(api: { url: string }): Promise<Map<string, string>> {
   const client = connect({ url: api.url });
   const state = new Map<string, string>();
-  for await (const object of client.clusters.all()) state.set(`${object.namespace}/${object.name}`, object.resourceVersion);
+  for await (const object of client.clusters.all())
+    state.set(`${object.namespace}/${object.name}`, object.resourceVersion);
   await client.close();
   return state;
 }
@@ -78,10 +79,15 @@ describe('events', function () {
       );
       const expected = await stored(api);
       for (const listener of listeners) {
-        await until(() => listener.state.size === expected.size && [...expected].every(([key, version]) => listener.state.get(key) === version), {
-          what: 'a listener to have the state of the database',
-          deadline: 30_000,
-        });
+        await until(
+          () =>
+            listener.state.size === expected.size &&
+            [...expected].every(([key, version]) => listener.state.get(key) === version),
+          {
+            what: 'a listener to have the state of the database',
+            deadline: 30_000,
+          },
+        );
         expect(listener.isOrdered()).to.equal(true);
         expect(new Set(listener.versions).size).to.equal(listener.versions.length);
       }
@@ -118,7 +124,8 @@ describe('events', function () {
             await client.clusters.create({ name }).then(
               () => answered.add(name),
               // A write whose answer was lost may be stored or not; only answered ones are promised.
-              (error: unknown) => expect(String(error)).to.match(/ECONN|socket|AlreadyExists|exists already|unavailable/i),
+              (error: unknown) =>
+                expect(String(error)).to.match(/ECONN|socket|AlreadyExists|exists already|unavailable/i),
             );
           }
         }),
@@ -128,7 +135,10 @@ describe('events', function () {
       const expected = await stored({ url });
       for (const name of answered) expect(expected.has(`default/${name}`), name).to.equal(true);
       for (const listener of listeners) {
-        await until(() => listener.state.size === expected.size, { what: 'a listener to resume and see all', deadline: 60_000 });
+        await until(() => listener.state.size === expected.size, {
+          what: 'a listener to resume and see all',
+          deadline: 60_000,
+        });
         expect([...expected].every(([key, version]) => listener.state.get(key) === version)).to.equal(true);
         expect(listener.versions).to.have.length(expected.size);
         expect(listener.isOrdered()).to.equal(true);

@@ -21,14 +21,24 @@ export interface Answer {
 }
 
 /** One request with a JSON body; the answer's body is parsed when it is JSON. */
-export async function call(url: string, method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Answer> {
+export async function call(
+  url: string,
+  method: string,
+  path: string,
+  body?: unknown,
+  headers: Record<string, string> = {},
+): Promise<Answer> {
   const response = await fetch(url + path, {
     method,
     headers: { ...(body === undefined ? {} : { 'Content-Type': 'application/json' }), ...headers },
     ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
   });
   const text = await response.text();
-  return { status: response.status, headers: response.headers, body: /json/.test(response.headers.get('content-type') ?? '') ? JSON.parse(text) : text };
+  return {
+    status: response.status,
+    headers: response.headers,
+    body: /json/.test(response.headers.get('content-type') ?? '') ? JSON.parse(text) : text,
+  };
 }
 
 export interface TestApi {
@@ -42,7 +52,9 @@ export interface TestApi {
 }
 
 /** An API in this process, on a database of its own (or of another one's, as a replica). */
-export async function startApi(options: { amqpUrl?: string; databaseUrl?: string; token?: string } = {}): Promise<TestApi> {
+export async function startApi(
+  options: { amqpUrl?: string; databaseUrl?: string; token?: string } = {},
+): Promise<TestApi> {
   const own: TestDatabase | undefined = options.databaseUrl === undefined ? await createDatabase() : undefined;
   const databaseUrl = options.databaseUrl ?? own?.url ?? '';
   const lines: TestApi['log'] = [];
@@ -96,14 +108,24 @@ export interface TestProcess {
 }
 
 /** A role of the platform in a process of its own, for faults that only a process can have. Waits for its `ready:` line. */
-export async function spawnPlatform(role: 'run' | 'api' | 'controllers', env: Record<string, string>): Promise<TestProcess> {
+export async function spawnPlatform(
+  role: 'run' | 'api' | 'controllers',
+  env: Record<string, string>,
+): Promise<TestProcess> {
   const child = spawn(process.execPath, ['--import', 'tsx', 'main.ts', role], {
     cwd: root,
-    env: { PATH: process.env['PATH'] ?? '', ENCRYPTION_KEY: encryptionKey.toString('base64'), PORT: '0', LOG_FORMAT: 'json', ...env },
+    env: {
+      PATH: process.env['PATH'] ?? '',
+      ENCRYPTION_KEY: encryptionKey.toString('base64'),
+      PORT: '0',
+      LOG_FORMAT: 'json',
+      ...env,
+    },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const output: string[] = [];
-  for (const stream of [child.stdout, child.stderr]) createInterface({ input: stream }).on('line', line => output.push(line));
+  for (const stream of [child.stdout, child.stderr])
+    createInterface({ input: stream }).on('line', line => output.push(line));
   const ended = new Promise<void>(resolve => child.once('exit', () => resolve()));
   const ready = await until(
     () => (child.exitCode === null ? output.find(line => line.startsWith('ready: ')) : 'ended'),

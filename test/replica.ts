@@ -10,7 +10,11 @@ import { run, type Controller } from '../controllers/index.js';
  */
 const [name = '', url = '', journal = '', pause = '5', amqpUrl = ''] = process.argv.slice(2);
 
-const note = (entry: object) => appendFileSync(journal, `${JSON.stringify({ replica: process.pid, at: Number(process.hrtime.bigint()) / 1e6, ...entry })}\n`);
+const note = (entry: object) =>
+  appendFileSync(
+    journal,
+    `${JSON.stringify({ replica: process.pid, at: Number(process.hrtime.bigint()) / 1e6, ...entry })}\n`,
+  );
 
 const controller: Controller<Cluster> = {
   name,
