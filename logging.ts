@@ -12,13 +12,18 @@ export function createLog(options: { level: string; format: 'text' | 'json'; par
     base: { part: options.part },
     serializers: {
       error: (error: unknown) =>
-        error instanceof Error ? { type: error.name, message: error.message, stack: error.stack } : { message: String(error) },
+        error instanceof Error
+          ? { type: error.name, message: error.message, stack: error.stack }
+          : { message: String(error) },
     },
   };
   const logger =
     options.format === 'text'
       ? pino(settings, pretty({ sync: true, ignore: 'pid,hostname', translateTime: 'HH:MM:ss.l', singleLine: true }))
-      : pino({ ...settings, formatters: { level: label => ({ level: label }) }, timestamp: pino.stdTimeFunctions.isoTime }, pino.destination({ sync: true }));
+      : pino(
+          { ...settings, formatters: { level: label => ({ level: label }) }, timestamp: pino.stdTimeFunctions.isoTime },
+          pino.destination({ sync: true }),
+        );
   return (level, message, fields = {}) => {
     logger[level](fields, message);
   };

@@ -80,6 +80,12 @@ export function toApiError(error: unknown): ApiError | undefined {
   }
   // A foreign key: only workers have one, to their controller, which was deleted a moment ago.
   if (sqlState(error) === '23503') return notFound('The controller');
+  // 40: serialization failure, deadlock; 53: out of disk, memory or connections; 25006: a standby that still has our connections
+  if (/^(40|53|25006)/.test(sqlState(error) ?? '')) {
+    return new ApiError('Unavailable', 'The database cannot take this now; try again.', undefined, {
+      'Retry-After': '1',
+    });
+  }
   // 57014: statement_timeout, 55P03: lock_timeout
   if (['57014', '55P03'].includes(sqlState(error) ?? '')) {
     return new ApiError(
