@@ -1,6 +1,8 @@
+import pg from 'pg';
 import { Batch } from './batch.js';
 import { sqlState, type Database } from './database.js';
 import { selectorSql, type Selector } from './selectors.js';
+import { makeEventPartitions } from './types.js';
 
 /** Names one object of a type; `namespace` is empty for cluster-wide types. */
 export interface Key {
@@ -203,7 +205,7 @@ export class ObjectStore {
     return keys.map(key => ({ found: found.get(`${key.namespace}/${key.name}`) }));
   }
 
-  async #write(type: string, items: WriteItem[]): Promise<WriteResult[]> {
+  async #write(type: string, items: WriteItem[], repeated = false): Promise<WriteResult[]> {
     let rows: {
       i: number;
       outcome: 'ok' | 'exists' | 'missing' | 'conflict' | 'fenced';
@@ -217,6 +219,11 @@ export class ObjectStore {
         values: [type, `[${items.map(itemJson).join(',')}]`],
       });
     } catch (error) {
+      if (isNoPartition(error) && !repeated) {
+        // The machine slept through the hours that partitions were made ahead for.
+        await this.#database.transaction(queries => makeEventPartitions(queries, type));
+        return this.#write(type, items, true);
+      }
       // Class 22: a value that jsonb cannot hold. Only the item that has it may fail.
       if (!sqlState(error)?.startsWith('22')) throw error;
       if (items.length === 1)
@@ -234,6 +241,11 @@ export class ObjectStore {
     }
     return results;
   }
+}
+
+// 23514 is also a check's violation; only a missing partition says so without a constraint.
+function isNoPartition(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code === '23514' && error.constraint === undefined;
 }
 
 function itemJson(item: WriteItem, i: number): string {

@@ -59,8 +59,9 @@ export async function ensureTypes(database: Database, types: TypeTable[]): Promi
   });
 }
 
-/** Makes the hourly event partitions of a type up to some hours ahead. */
+/** Makes the hourly event partitions of a type up to some hours ahead, in a transaction of the caller's. */
 export async function makeEventPartitions(queries: Queries, type: string): Promise<void> {
+  await queries.query({ text: `select pg_advisory_xact_lock(hashtext('syncsets types'))` });
   const missing = await queries.query<{ suffix: string; since: string; until: string }>({
     text: `select to_char(hour at time zone 'utc', 'YYYYMMDDHH24') as suffix, hour::text as since, (hour + interval '1 hour')::text as until
       from generate_series(date_trunc('hour', clock_timestamp(), 'utc'),
