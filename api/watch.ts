@@ -142,7 +142,9 @@ export class Watches {
       const first = events[0];
       if (first && first.previous > stream.position) throw expired(stream.position);
       stream.deliver(events);
-      lastAt = events.at(-1)?.at;
+      // Five minutes back, as the tail does, for clocks that were set back.
+      const last = events.at(-1);
+      lastAt = last && last.at - 300_000;
       await stream.drained();
       // The tail has not had its first look at the log yet.
       if (!first) await new Promise(resolve => setTimeout(resolve, 5));
