@@ -27,7 +27,7 @@ migrate: dist/.built ## Bring the database to this release
 	@exec node --enable-source-maps dist/main.js migrate
 
 .PHONY: test
-test: build/.generated rabbitmq ## Run all tests on real Postgres and RabbitMQ (TESTS=… for some files)
+test: build/.generated tools ## Run all tests on real Postgres and RabbitMQ (TESTS=… for some files)
 	@bash test/run $(TESTS)
 
 .PHONY: verify
@@ -50,9 +50,10 @@ build: dist/.built ## Compile to dist/
 format: node_modules/.installed ## Format the sources
 	@npx prettier --log-level warn --write .
 
-.PHONY: rabbitmq
-rabbitmq: ## Install RabbitMQ for the tests when none is there (as root; else say how)
+.PHONY: tools
+tools: ## Install what the tests need and is not there: RabbitMQ, httpie, psql (as root; else say how)
 	@bash test/rabbitmq-install
+	@bash test/tools-install
 
 .PHONY: image
 image: ## Build the container image: make image IMG=registry/syncsets:tag (ENGINE=podman)
