@@ -8,7 +8,6 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
 import type { Cluster, Notice } from '../client/index.js';
-import { readSettings } from '../config.js';
 import { FakeApiServer } from '../kubernetes/testing/apiserver.js';
 import { kubeconfigText } from '../kubernetes/testing/kubeconfig.js';
 import { call } from './platform.js';
@@ -19,27 +18,6 @@ import { until } from './until.js';
 const root = join(import.meta.dirname, '..');
 const readme = await readFile(join(root, 'README.md'), 'utf8');
 const run = promisify(execFile);
-
-describe('the table of settings in README.md', () => {
-  const rows = [...readme.matchAll(/^\| `([A-Z_]+)` \| (.+?) \|/gm)].map(([, name = '', shown = '']) => ({
-    name,
-    shown,
-  }));
-
-  it('has every variable that config.ts reads, and no other', () => {
-    expect(rows.map(({ name }) => name)).to.have.members(variables());
-  });
-
-  it('shows the defaults that hold', () => {
-    const defaults = rows.flatMap(({ name, shown }) => {
-      const value = /^`([^`]+)`$/.exec(shown)?.[1];
-      return value === undefined ? [] : [[name, value] as const];
-    });
-    expect(defaults.length).to.be.greaterThan(5);
-    const given = readSettings(Object.fromEntries(defaults));
-    expect({ ...given, instance: '' }).to.deep.equal({ ...readSettings({}), instance: '' });
-  });
-});
 
 describe('a fresh copy of the sources', function () {
   this.timeout(120_000);
