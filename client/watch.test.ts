@@ -179,10 +179,11 @@ describe('watch', () => {
       response => {
         const cut = text.indexOf('ä') + 1;
         response.write(text.subarray(0, 10));
-        setImmediate(() => {
+        // Apart in time, so that they are apart on the wire.
+        setTimeout(() => {
           response.write(text.subarray(10, cut));
-          setImmediate(() => response.end(text.subarray(cut)));
-        });
+          setTimeout(() => response.end(text.subarray(cut)), 30);
+        }, 30);
       },
     ];
     const body = await client.clusters.transport.open({ method: 'GET', path: '/v1/clusters' });

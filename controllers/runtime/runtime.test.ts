@@ -130,7 +130,8 @@ describe('controller runtime', () => {
     const failing = await item('failing');
     expect(failing).to.include({ state: 'waiting', attempts: 1 });
     expect(failing?.lastError?.length).to.equal(1000);
-    expect(await item('fatal')).to.include({ lastError: 'no use', parked: true });
+    await until(async () => (await item('fatal'))?.parked, { what: 'the terminal error' });
+    expect((await item('fatal'))?.lastError).to.equal('no use');
     await until(() => attempts.length === 2, { what: 'the second attempt' });
     expect(attempts).to.deep.equal([0, 1]);
     expect(fatal).to.equal(1);

@@ -266,6 +266,24 @@ describe('worker, when the server or the network fails', () => {
     expect(refused).to.include({ code: 'Conflict' });
   });
 
+  it('claims for a single free slot while all others are busy for long', async () => {
+    const begun: string[] = [];
+    claims = [['a', 'b', 'c', 'd', 'e', 'f', 'g'].map(name => claim(name)), [], [claim('h')]];
+    await start(
+      {
+        reconcile: async (_, context) => {
+          begun.push(context.key.name);
+          if (context.key.name !== 'h') await untilAborted(context);
+        },
+        longRunning: true,
+      },
+      8,
+    );
+    await until(() => begun.includes('h'), { what: 'the eighth key' });
+    const asked = server.seen.filter(({ url }) => url.pathname.endsWith('/claims')).map(({ body }) => body);
+    expect(asked[1]).to.include({ max: 1 });
+  });
+
   it('ends a run that lost its claim before it begins the next one of the same object', async () => {
     const story: string[] = [];
     let runs = 0;
