@@ -111,25 +111,18 @@ export class Lease {
 
   async #renew(signal: AbortSignal): Promise<void> {
     const tokens = this.#events.tokens();
-    // At most 1,000 tokens a call; only one that keeps thousands of long runs has more.
-    for (let start = 0; start === 0 || start < tokens.length; start += 1000) {
-      const sentAt = performance.now();
-      try {
-        const renewal = await this.#controllers.renew(
-          this.#controller,
-          { worker: this.#worker, tokens: tokens.slice(start, start + 1000) },
-          signal,
-        );
-        this.extended(sentAt, renewal.expiresInSeconds);
-        this.#report(renewal);
-        if (start === 0) this.#findUnknown(renewal);
-        this.#contact(true);
-      } catch (error) {
-        if (signal.aborted) return;
-        if (isPlatformError(error, 'NotFound')) this.#events.forgotten();
-        else this.#contact(false, error);
-        return;
-      }
+    const sentAt = performance.now();
+    try {
+      const renewal = await this.#controllers.renew(this.#controller, { worker: this.#worker }, signal);
+      const held = new Set(renewal.held);
+      this.extended(sentAt, renewal.expiresInSeconds);
+      this.#report({ ...renewal, lost: tokens.filter(token => !held.has(token)) });
+      this.#findUnknown(renewal);
+      this.#contact(true);
+    } catch (error) {
+      if (signal.aborted) return;
+      if (isPlatformError(error, 'NotFound')) this.#events.forgotten();
+      else this.#contact(false, error);
     }
   }
 

@@ -137,6 +137,7 @@ describe('worker, when the server or the network fails', () => {
   it('aborts its runs when the lease may have run out, and does not trust their results', async () => {
     const seen: { remaining: number; reason: unknown }[] = [];
     claims = [[claim('a')]];
+    held = ['token-a'];
     await start({
       reconcile: async (_, context) => {
         // From now on nothing is heard of the server, whose answers hang.
@@ -158,6 +159,7 @@ describe('worker, when the server or the network fails', () => {
   it('begins no call to the outside while the connection that the server watches is broken', async () => {
     const story: string[] = [];
     claims = [[claim('a')]];
+    held = ['token-a'];
     await start({
       reconcile: async (_, context) => {
         await context.hold(1000);
@@ -179,6 +181,7 @@ describe('worker, when the server or the network fails', () => {
 
   it('refuses to wait for more certainty than a lease can give', async () => {
     claims = [[claim('a')]];
+    held = ['token-a'];
     await start({ reconcile: (_, context) => context.hold(1900) });
     await until(() => results.length > 0, { what: 'the result' });
     expect(results[0]?.message).to.include('raise claimSeconds');
@@ -259,6 +262,7 @@ describe('worker, when the server or the network fails', () => {
       else response.writeHead(204).end();
     });
     claims = [[claim('a')]];
+    held = ['token-a'];
     await start({ revision: 1 });
     await until(() => results.length === 1, { what: 'the result' });
     await worker?.stop();
