@@ -1,3 +1,4 @@
+import type { Response } from 'express';
 import type { Bus } from '../bus/index.js';
 import {
   claimKeys,
@@ -57,7 +58,7 @@ export class Claims {
   readonly #database: Database;
   readonly #bus: Bus;
   readonly #lines = new Map<string, Line>();
-  readonly #streams = new Map<string, number>();
+  readonly #streams = new Map<string, Set<Response>>();
   readonly #registrations = new Map<string, { at: number; registration: Registration }>();
 
   constructor(options: { database: Database; bus: Bus }) {
@@ -155,19 +156,25 @@ export class Claims {
     return { seconds: secondsLeft, held: tokens };
   }
 
-  /** A stream of the worker opened; `broken` is told when its last one is gone. */
-  opened(controller: string, worker: string): void {
+  /** Ends all renew streams in order: their workers return to another replica, none of them is taken for broken. */
+  stop(): void {
+    for (const streams of this.#streams.values()) for (const stream of streams) stream.end();
+  }
+
+  /** A stream of the worker opened; it is `closed` later. */
+  opened(controller: string, worker: string, stream: Response): void {
     const name = `${controller} ${worker}`;
-    this.#streams.set(name, (this.#streams.get(name) ?? 0) + 1);
+    this.#streams.set(name, (this.#streams.get(name) ?? new Set()).add(stream));
   }
 
   /** A worker's stream is gone without goodbye: its claims end soon unless it returns, or has returned by another one. */
-  async closed(controller: string, worker: string, broken: boolean): Promise<void> {
+  async closed(controller: string, worker: string, stream: Response, broken: boolean): Promise<void> {
     const name = `${controller} ${worker}`;
-    const left = (this.#streams.get(name) ?? 1) - 1;
-    if (left > 0) this.#streams.set(name, left);
-    else this.#streams.delete(name);
-    if (left === 0 && broken) await this.#cutShort(controller, worker);
+    const streams = this.#streams.get(name);
+    streams?.delete(stream);
+    if (streams?.size) return;
+    this.#streams.delete(name);
+    if (broken) await this.#cutShort(controller, worker);
   }
 
   #cutShort(controller: string, worker: string): Promise<void> {
@@ -190,7 +197,8 @@ export class Claims {
     let line = this.#lines.get(registration.name);
     if (!line) {
       line = new Line(
-        request => this.#take(registration, request),
+        // Read each time: a line lives for as long as anybody waits, a registration may change meanwhile.
+        async request => this.#take(await this.#registered(registration.name), request),
         listener => this.#bus.onWork(registration.name, listener),
         worker => this.#cutShort(registration.name, worker),
         () => this.#lines.delete(registration.name),

@@ -235,6 +235,16 @@ describe('the object API', () => {
         /labels\.l.*63/,
       ],
       [
+        'mistakes of model and syntax, all at once',
+        'POST',
+        '/v1/clusters',
+        { name: 'A_b', labels: { l: 'a b' } },
+        {},
+        422,
+        'Invalid',
+        /name.*labels\.l/,
+      ],
+      [
         '65 labels',
         'POST',
         '/v1/clusters',

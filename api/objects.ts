@@ -11,6 +11,7 @@ import type {
   WriteResult,
 } from '../db/index.js';
 import { ApiError, notFound, type ErrorDetail } from './errors.js';
+import { checkInput } from './input.js';
 import { isObject, parseJson, stringifyJson, type JsonObject } from './json.js';
 import { checkEnvelope } from './labels.js';
 import { mergePatch } from './merge-patch.js';
@@ -90,8 +91,7 @@ export class Objects {
     const uid = randomUUID();
     const own = ownFields(type, input);
     const { masked, sealed, violations } = this.#secrets.seal(type, uid, own, null);
-    const problems = [...checkEnvelope({ ...input, namespace: key.namespace }), ...violations];
-    if (problems.length > 0) throw invalid(problems);
+    if (violations.length > 0) throw invalid(violations);
     const labels = labelsOf(input);
     const object: JsonObject = {
       type: type.type,
@@ -127,7 +127,7 @@ export class Objects {
 
   /** The input of a create that did not pass the validated route. Throws UnknownField, Invalid. */
   validated(type: TypeDefinition, input: JsonObject): JsonObject {
-    this.#refuse(validate(type, input));
+    this.#refuse(checkInput(type, input));
     return input;
   }
 

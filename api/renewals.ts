@@ -23,7 +23,7 @@ export async function streamRenewals(options: {
   // From the beginning: the client may go while its lease is renewed.
   const closed = new Promise<'closed'>(resolve => response.once('close', () => resolve('closed')));
   if (response.destroyed) return;
-  claims.opened(controller, worker);
+  claims.opened(controller, worker, response);
   try {
     await claims.renew(controller, worker);
     response.status(200).setHeader('Content-Type', 'application/x-ndjson; charset=utf-8');
@@ -32,7 +32,7 @@ export async function streamRenewals(options: {
     // A stream that this server ended itself, at shutdown, is no sign of a broken worker.
     broken = !response.writableEnded;
   } finally {
-    await claims.closed(controller, worker, broken).catch((error: unknown) => {
+    await claims.closed(controller, worker, response, broken).catch((error: unknown) => {
       log('warn', 'lease of a broken worker not cut short', { controller, worker, reason: String(error) });
     });
   }

@@ -145,8 +145,7 @@ export abstract class ResourceController extends Controller {
         `The controller ${claim.controller} is not registered with reveal: ["${this.#type.type}"].`,
       );
     }
-    if (!(await isHeld(database, claim)))
-      throw new ApiError('Fenced', 'The claim is lost; drop the work, it is done elsewhere.');
+    if (!(await isHeld(database, claim))) throw lostClaim();
     const stored = await objects.read(this.#type, key);
     const revealed = objects.reveal(this.#type, stored);
     log('info', 'secret revealed', {
@@ -170,7 +169,9 @@ export abstract class ResourceController extends Controller {
   protected async recordNotice(request: Request, key: Key, body: NoticeInput): Promise<void> {
     const { database, objects } = this.#platform;
     await objects.read(this.#type, key);
-    const actor = writer(request).claim?.controller ?? 'client';
+    const { claim } = writer(request);
+    if (claim && !(await isHeld(database, claim))) throw lostClaim();
+    const actor = claim?.controller ?? 'client';
     const notice = await recordNotice(database, this.#type.type, key, {
       actor,
       reason: body.reason,
@@ -221,6 +222,10 @@ export function send(response: Response, status: number, json: string, version: 
   response.status(status).setHeader('Content-Type', 'application/json; charset=utf-8');
   if (version !== undefined) response.setHeader('ETag', `"${version}"`);
   response.end(json);
+}
+
+function lostClaim(): ApiError {
+  return new ApiError('Fenced', 'The claim is lost; drop the work, it is done elsewhere.');
 }
 
 function preconditions(request: Request): Preconditions {

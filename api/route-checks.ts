@@ -1,8 +1,9 @@
 import { ExpressTemplateService, type TsoaRoute } from '@tsoa/runtime';
 import { models } from '../build/models.js';
 import { types } from '../build/types.js';
+import { checkInput } from './input.js';
 import { isObject } from './json.js';
-import { check, InvalidArguments, validate, type FieldError } from './validation.js';
+import { check, InvalidArguments, type FieldError } from './validation.js';
 
 const inputs = new Map(types.map(type => [type.input, type]));
 
@@ -26,7 +27,7 @@ export class RouteChecks extends ExpressTemplateService {
       if (arg.in !== 'body') throw new Error(`parameters in ${arg.in} have no check`);
       const body: unknown = request.body;
       const type = inputs.get(arg.ref ?? '');
-      if (type && isObject(body)) errors.push(...validate(type, body));
+      if (type && isObject(body)) errors.push(...checkInput(type, body));
       else check(arg, body, '', errors);
       return body;
     });

@@ -32,6 +32,7 @@ export class ApiServer {
   readonly #options: ApiOptions;
   #server: Server | HttpsServer | undefined;
   #watches: Watches | undefined;
+  #claims: Claims | undefined;
   #certificates: FSWatcher[] = [];
   #accepting = true;
 
@@ -70,6 +71,7 @@ export class ApiServer {
     server.requestTimeout = 60_000;
     this.#server = server;
     this.#watches = watches;
+    this.#claims = platform.claims;
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject).listen(port, host, resolve);
     });
@@ -87,6 +89,7 @@ export class ApiServer {
     this.#server = undefined;
     for (const watcher of this.#certificates) watcher.close();
     await this.#watches?.stop();
+    this.#claims?.stop();
     if (!server) return;
     const closed = new Promise(resolve => server.close(resolve));
     server.closeIdleConnections();

@@ -222,7 +222,7 @@ export class WorkController extends Controller {
         claim,
         result: one.result,
         ...(one.requeueAfterSeconds === undefined ? {} : { requeueAfter: one.requeueAfterSeconds }),
-        ...(one.message === undefined ? {} : { message: one.message.replaceAll('\u0000', '') }),
+        ...(one.message === undefined ? {} : { message: one.message }),
         targets,
       });
     }

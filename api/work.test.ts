@@ -173,6 +173,36 @@ describe('work over HTTP', () => {
     expect((await claim({ worker: 'third' })).length).to.equal(1);
   });
 
+  it('does not take a worker for broken whose stream the API itself ends when it stops', async () => {
+    const replica = await startApi({ databaseUrl: api.databaseUrl });
+    await register({ claimSeconds: 60 });
+    await create();
+    const [one] = await soon({ worker: 'moving' });
+    const stream = await fetch(`${replica.url}${base}/claims/renew?stream=true`, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: '{"worker":"moving"}',
+    });
+    const lines = stream.body?.getReader();
+    await lines?.read();
+    await replica.stop();
+    const [row] = await api.database.query<{ seconds: number }>({
+      text: `select extract(epoch from expires_at - clock_timestamp())::integer as seconds from syncsets.workers where worker = 'moving'`,
+    });
+    expect(row?.seconds).to.be.greaterThan(30);
+    expect(await finish([{ token: one?.token, result: 'done' }])).to.deep.equal(['ok']);
+  });
+
+  it('refuses a notice under a claim that nobody holds', async () => {
+    await register();
+    const object = await create();
+    const [one] = await soon();
+    await finish([{ token: one?.token, result: 'done' }]);
+    const notice = { reason: 'Forged', message: 'by nobody' };
+    const path = `/v1/clusters/work/${object.name}/notices`;
+    expect((await api.call('POST', path, notice, { Claim: one?.token ?? '' })).status).to.equal(409);
+  });
+
   it('tries a failed key again after a growing pause and counts the attempts', async () => {
     await register();
     await create();
@@ -345,6 +375,7 @@ describe('work over HTTP', () => {
     ['a negative delay', 'POST', '/enqueue', { keys: [{ name: 'a' }], afterSeconds: -1 }, 422],
     ['neither keys nor a selector', 'POST', '/enqueue', {}, 422],
     ['keys of a type that is not its own', 'POST', '/enqueue', { keys: [{ type: 'secrets', name: 'a' }] }, 422],
+    ['a name longer than any object has', 'POST', '/enqueue', { keys: [{ name: 'x'.repeat(3000) }] }, 422],
     ['an unknown result', 'POST', '/claims/done', { results: [{ token: 'x', result: 'maybe' }] }, 422],
     ['registration for an unknown type', 'PUT', '', { type: 'nothings', revision: 9 }, 404],
   ] as const) {

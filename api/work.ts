@@ -66,8 +66,12 @@ export interface ControllerList {
 export interface WorkKey {
   /** Left out: the controller's own type. */
   type?: string;
-  /** Left out: `default`, or none for a cluster-wide type. */
+  /**
+   * Left out: `default`, or none for a cluster-wide type.
+   * @maxLength 63 must have at most 63 characters
+   */
   namespace?: string;
+  /** @maxLength 253 must have at most 253 characters */
   name: string;
 }
 
@@ -162,7 +166,9 @@ export interface Renewal {
 /** Names a key, all objects of a type that a selector matches, or all objects of a type. */
 export interface EnqueueTargetInput {
   type?: string;
+  /** @maxLength 63 must have at most 63 characters */
   namespace?: string;
+  /** @maxLength 253 must have at most 253 characters */
   name?: string;
   labelSelector?: string;
   all?: boolean;

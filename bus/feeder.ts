@@ -107,7 +107,10 @@ export class Feeder {
   async #sweep(): Promise<boolean> {
     if (!this.#leads() || !this.#rabbit.connected) return false;
     for (const { controller, out } of await sentKeys(this.#database)) {
-      if (out === 0 || (await this.#rabbit.depth(controller)) >= out) continue;
+      if (out === 0) continue;
+      // A queue that is gone holds nothing, and must not keep the others from being looked at.
+      const depth = await this.#rabbit.depth(controller).catch(() => 0);
+      if (depth >= out) continue;
       const lost = await unsend(this.#database, controller, sweepAfter);
       if (lost > 0) this.#log('debug', 'messages lost, sending again', { controller, keys: lost });
     }

@@ -117,7 +117,13 @@ export class RabbitTransport {
   async depth(controller: string): Promise<number> {
     const queue = workQueue(controller);
     await this.#declareQueue(queue);
-    return (await this.#connection.queueDeclare({ queue, passive: true })).messageCount;
+    try {
+      return (await this.#connection.queueDeclare({ queue, passive: true })).messageCount;
+    } catch (error) {
+      // Deleted by hand on the broker: the next look declares it again.
+      this.#declaredQueues.delete(queue);
+      throw error;
+    }
   }
 
   /** Removes the queue of a controller that is forgotten. */

@@ -78,7 +78,11 @@ export class Tail {
     }
     // Five minutes back: the clock of a database that failed over may be behind.
     const since = this.#lastAt === 0 ? undefined : this.#lastAt - 300_000;
-    const events = await readEvents(this.#database, this.#type, this.#head, batch, since);
+    let events = await readEvents(this.#database, this.#type, this.#head, batch, since);
+    // The clock was set back further than that: look again without the bound.
+    if (since !== undefined && events[0]?.previous !== this.#head) {
+      events = await readEvents(this.#database, this.#type, this.#head, batch);
+    }
     const last = events.at(-1);
     if (!last) return false;
     this.#head = last.version;

@@ -27,6 +27,9 @@ export interface Queries {
 const types = new pg.TypeOverrides();
 types.setTypeParser(pg.types.builtins.INT8, Number);
 
+// A database that vanished without a word (a failover, a cut cable) is noticed by silence: the system's own default is 2 h.
+const patience = { keepAlive: true, keepAliveInitialDelayMillis: 10_000 };
+
 /** The connection pool of one process and its one listening connection. */
 export class Database implements Queries {
   readonly #pool: pg.Pool;
@@ -39,7 +42,7 @@ export class Database implements Queries {
   #onReconnect: () => void = () => undefined;
 
   constructor(options: DatabaseOptions) {
-    this.#connection = { ...options.connection, types, keepAlive: true };
+    this.#connection = { ...options.connection, types, ...patience };
     this.#log = options.log;
     this.#pool = new pg.Pool({
       ...this.#connection,
@@ -47,6 +50,7 @@ export class Database implements Queries {
       connectionTimeoutMillis: 5_000,
       idleTimeoutMillis: 60_000,
       statement_timeout: 60_000,
+      query_timeout: 65_000,
     });
     // Idle connections die when the server restarts: the pool drops them, the next query opens a new one.
     this.#pool.on('error', error => {
@@ -119,6 +123,7 @@ export class Database implements Queries {
   }
 
   async #openListener(): Promise<void> {
+    if (this.#listener) return;
     const client = new pg.Client({ ...this.#connection, connectionTimeoutMillis: 5_000 });
     const lost = (error?: Error) => {
       if (this.#listener !== client) return;
@@ -138,6 +143,7 @@ export class Database implements Queries {
   }
 
   #retryListener(): void {
+    clearTimeout(this.#relisten);
     this.#relisten = setTimeout(() => {
       this.#openListener().then(
         () => this.#onReconnect(),
@@ -156,7 +162,7 @@ export function isDatabaseAway(error: unknown): boolean {
   // 08: connection exceptions, 57P: shutdown and start-up, 53300: too many connections
   if (/^(08|57P0)/.test(code) || code === '53300') return true;
   if (/^(ECONNREFUSED|ECONNRESET|EPIPE|ENOTFOUND|ETIMEDOUT|EHOSTUNREACH|ENOENT|EAI_AGAIN)$/.test(code)) return true;
-  return /Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error|connection timeout/i.test(
+  return /Connection terminated|timeout exceeded when trying to connect|Query read timeout|Client has encountered a connection error|connection timeout/i.test(
     error.message,
   );
 }

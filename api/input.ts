@@ -1,0 +1,13 @@
+import type { JsonObject } from './json.js';
+import { checkEnvelope } from './labels.js';
+import type { TypeDefinition } from './type-definition.js';
+import { validate, type FieldError } from './validation.js';
+
+/** Everything that is wrong with a new object as a client sends it: its model, the type's rules, and what all objects carry. */
+export function checkInput(type: TypeDefinition, input: JsonObject): FieldError[] {
+  const errors = validate(type, input);
+  const named = new Set(errors.map(error => error.path));
+  const namespace = type.namespaced ? (input['namespace'] ?? 'default') : '';
+  // The model has told of wrong types already.
+  return [...errors, ...checkEnvelope({ ...input, namespace }).filter(error => !named.has(error.path))];
+}
