@@ -164,3 +164,20 @@ describe('collections', () => {
     expect(told).to.deep.equal(['ADDED w1', 'MODIFIED w1', 'DELETED w1', 'ADDED w2']);
   });
 });
+
+/** Never called: the compiler checks what the types accept and what they do not. */
+export function typed(client: Client): unknown[] {
+  return [
+    client.clusters.patch({ name: 'a' }, { labels: { gone: null }, paused: { reason: 'why', until: null } }),
+    // @ts-expect-error there is no such field
+    client.clusters.create({ name: 'a', nonsense: 1 }),
+    // @ts-expect-error it is a number
+    client.clusters.patch({ name: 'a' }, { verifySeconds: '60' }),
+    // @ts-expect-error it has no secret fields
+    client.selectorsyncsets.reveal({ name: 'a' }),
+    // @ts-expect-error it has no status
+    client.syncsets.patchStatus({ name: 'a' }, {}),
+    // @ts-expect-error there is no such type
+    client.nonsense,
+  ];
+}

@@ -84,7 +84,6 @@ export class Lease {
   async certainFor(milliseconds: number, signal: AbortSignal): Promise<void> {
     while (this.certain < milliseconds) {
       signal.throwIfAborted();
-      this.#wake();
       await pause(50, signal);
     }
     signal.throwIfAborted();

@@ -182,6 +182,7 @@ describe('controller runtime', () => {
     const story: string[] = [];
     let failures = 1;
     await start({
+      on: ['spec'],
       finalizer: 'example.com/test',
       reconcile: mine(cluster => {
         story.push(cluster ? `run with ${String(cluster.finalizers)}` : 'gone');
@@ -202,6 +203,7 @@ describe('controller runtime', () => {
     });
     await client.clusters.patch({ namespace, name: 'kept' }, { finalizers: [] });
     await until(() => story.length === 3, { what: 'the run after the end' });
+    expect((await client.controllers.read(name)).on).to.deep.equal(['spec', 'deletion']);
     expect(story).to.deep.equal(['run with example.com/other,example.com/test', 'finalize kept', 'gone']);
   });
 

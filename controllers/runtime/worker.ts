@@ -7,6 +7,7 @@ import {
   type Claim,
   type Client,
   type ControllerView,
+  type Interest,
   type MapClaim,
   type Registration,
   type Resource,
@@ -142,10 +143,11 @@ export class Worker<T extends Resource> {
 
   /** Registers until it succeeds, or a stop. */
   async #register(): Promise<void> {
-    const { name, type, on, watches = [], claimSeconds, revision, reveal, longRunning } = this.#controller;
+    const { name, type, on, watches = [], claimSeconds, revision, reveal, longRunning, finalizer } = this.#controller;
     const registration: Registration = {
       type,
-      on,
+      // A finalizer that does not hear of deletions would keep its objects for ever.
+      on: on && finalizer !== undefined ? [...new Set<Interest>([...on, 'deletion'])] : on,
       watches: watches.map(watch => watch.type),
       claimSeconds,
       revision,
