@@ -1,15 +1,9 @@
 import { Broker, type Log } from './broker.js';
-import {
-  FullCollection,
-  type CallOptions,
-  type Collection,
-  type SecretCalls,
-  type Service,
-  type StatusCalls,
-} from './collection.js';
+import type { CallOptions, Collection } from './collection.js';
 import { GeneratedClient } from './generated/index.js';
 import type { Resource } from './resource.js';
-import { ServiceTransport, UntypedService } from './service.js';
+import { ServiceTransport, UntypedService, type Service } from './service.js';
+import { FullCollection, type SecretCalls, type StatusCalls } from './subresources.js';
 import { Transport } from './transport.js';
 import { Controllers } from './work.js';
 

@@ -2,28 +2,8 @@
 export { Backoff, pause } from './backoff.js';
 export type { Broker, Log as ClientLog } from './broker.js';
 export type {
-  CallOptions,
-  Collection,
-  ListOptions,
-  MergePatch,
-  Page,
-  RemoveOptions,
-  SecretCalls,
-  StatusCalls,
-} from './collection.js';
-export { connect, type Client, type Collections, type ConnectOptions, type Kinds } from './connect.js';
-export { ConnectionError, isPlatformError, PlatformError, type ErrorDetail } from './errors.js';
-export { events, type EventsOptions } from './events.js';
-// Not by name: a type that is added brings its own.
-export type * from './generated/index.js';
-export type { Bookmark, WatchEvent } from './replay.js';
-export { compareVersions, type Key, type ObjectReference, type Resource } from './resource.js';
-export { watch, type WatchOptions } from './watch.js';
-export { WorkQueue, type WorkMessages } from './work-queue.js';
-export type {
   Claim,
   ClaimRequest,
-  Controllers,
   EnqueueRequest,
   Interest,
   KeyClaim,
@@ -34,4 +14,16 @@ export type {
   WorkKey,
   WorkQuery,
   WorkResult,
-} from './work.js';
+} from './claims.js';
+export type { CallOptions, Collection, ListOptions, MergePatch, Page, RemoveOptions } from './collection.js';
+export { connect, type Client, type Collections, type ConnectOptions, type Kinds } from './connect.js';
+export { ConnectionError, isPlatformError, PlatformError, type ErrorDetail } from './errors.js';
+export { events, type EventsOptions } from './events.js';
+// Not by name: a type that is added brings its own.
+export type * from './generated/index.js';
+export type { Bookmark, WatchEvent } from './replay.js';
+export { compareVersions, type Key, type ObjectReference, type Resource } from './resource.js';
+export type { SecretCalls, StatusCalls } from './subresources.js';
+export { watch, type WatchOptions } from './watch.js';
+export { WorkQueue, type WorkMessages } from './work-queue.js';
+export type { Controllers } from './work.js';

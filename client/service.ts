@@ -1,7 +1,29 @@
-import type { CallOptions, Service } from './collection.js';
-import type { ApiRequestOptions, Transport as GeneratedTransport } from './generated/index.js';
+import type { CallOptions, ListOptions, Page, RemoveOptions } from './collection.js';
+import type { ApiRequestOptions, Notice, Revealed, Transport as GeneratedTransport } from './generated/index.js';
 import type { Resource } from './resource.js';
 import type { Call, Transport } from './transport.js';
+
+/** What the generated services and the untyped one have in common. */
+export interface Service<T, Input> {
+  create(call: { body: Input }): Promise<T>;
+  list(call: ListOptions): Promise<Page<T>>;
+  read(call: ServiceKey): Promise<T>;
+  replace(call: ServiceKey & { body: Input }): Promise<T>;
+  patch(call: ServiceKey & { body: Record<string, unknown> }): Promise<T>;
+  delete(call: ServiceKey & RemoveOptions): Promise<T>;
+  listNotices(call: ServiceKey): Promise<{ items: Notice[] }>;
+  recordNotice(call: ServiceKey & { body: { reason: string; message: string } }): Promise<Notice>;
+  readStatus?(call: ServiceKey): Promise<T>;
+  replaceStatus?(call: ServiceKey & { body: object }): Promise<T>;
+  patchStatus?(call: ServiceKey & { body: Record<string, unknown> }): Promise<T>;
+  reveal?(call: ServiceKey): Promise<Revealed>;
+}
+
+/** Where an object is; `namespace` is ignored for cluster-wide types. */
+export interface ServiceKey {
+  namespace: string;
+  name: string;
+}
 
 /** Carries the generated services' requests, with what their methods cannot say: claim and signal. */
 export class ServiceTransport implements GeneratedTransport {
@@ -50,49 +72,49 @@ export class UntypedService implements Service<Resource, object> {
     return this.#send('GET', {}, '', { query });
   }
 
-  read(key: Key): Promise<Resource> {
+  read(key: ServiceKey): Promise<Resource> {
     return this.#send('GET', key, '');
   }
 
-  replace({ body, ...key }: Key & { body: object }): Promise<Resource> {
+  replace({ body, ...key }: ServiceKey & { body: object }): Promise<Resource> {
     return this.#send('PUT', key, '', { body, mediaType: 'application/json' });
   }
 
-  patch({ body, ...key }: Key & { body: object }): Promise<Resource> {
+  patch({ body, ...key }: ServiceKey & { body: object }): Promise<Resource> {
     return this.#send('PATCH', key, '', { body, mediaType: 'application/merge-patch+json' });
   }
 
-  delete({ namespace, name, ...query }: Key): Promise<Resource> {
+  delete({ namespace, name, ...query }: ServiceKey & RemoveOptions): Promise<Resource> {
     return this.#send('DELETE', { namespace, name }, '', { query });
   }
 
-  listNotices(key: Key): ReturnType<Service<Resource, object>['listNotices']> {
+  listNotices(key: ServiceKey): ReturnType<Service<Resource, object>['listNotices']> {
     return this.#send('GET', key, '/notices');
   }
 
-  recordNotice({ body, ...key }: Key & { body: object }): ReturnType<Service<Resource, object>['recordNotice']> {
+  recordNotice({ body, ...key }: ServiceKey & { body: object }): ReturnType<Service<Resource, object>['recordNotice']> {
     return this.#send('POST', key, '/notices', { body, mediaType: 'application/json' });
   }
 
-  readStatus(key: Key): Promise<Resource> {
+  readStatus(key: ServiceKey): Promise<Resource> {
     return this.#send('GET', key, '/status');
   }
 
-  replaceStatus({ body, ...key }: Key & { body: object }): Promise<Resource> {
+  replaceStatus({ body, ...key }: ServiceKey & { body: object }): Promise<Resource> {
     return this.#send('PUT', key, '/status', { body, mediaType: 'application/json' });
   }
 
-  patchStatus({ body, ...key }: Key & { body: object }): Promise<Resource> {
+  patchStatus({ body, ...key }: ServiceKey & { body: object }): Promise<Resource> {
     return this.#send('PATCH', key, '/status', { body, mediaType: 'application/merge-patch+json' });
   }
 
-  reveal(key: Key): ReturnType<NonNullable<Service<Resource, object>['reveal']>> {
+  reveal(key: ServiceKey): ReturnType<NonNullable<Service<Resource, object>['reveal']>> {
     return this.#send('GET', key, '/reveal');
   }
 
   #send<T>(
     method: Call['method'],
-    { namespace = '', name }: Partial<Key>,
+    { namespace = '', name }: Partial<ServiceKey>,
     suffix: string,
     more: Partial<ApiRequestOptions> = {},
   ): Promise<T> {
@@ -104,9 +126,4 @@ export class UntypedService implements Service<Resource, object> {
       ...more,
     });
   }
-}
-
-interface Key {
-  namespace?: string;
-  name: string;
 }

@@ -2,6 +2,7 @@ import { setMaxListeners } from 'node:events';
 import { readFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
+import { baseOf, queryOf } from './address.js';
 import { isSuccess, parse, retryAfterOf, textOf } from './answer.js';
 import { Backoff, pause } from './backoff.js';
 import { ConnectionError, PlatformError } from './errors.js';
@@ -255,29 +256,6 @@ const passing = new Set([
   'ENOTFOUND',
   'EAI_AGAIN',
 ]);
-
-function queryOf({ query = {} }: Call): string {
-  const pairs = Object.entries(query).flatMap(([name, value]) =>
-    value === undefined ? [] : [`${encodeURIComponent(name)}=${encodeURIComponent(value)}`],
-  );
-  return pairs.length > 0 ? `?${pairs.join('&')}` : '';
-}
-
-function baseOf(text: string): URL {
-  let url: URL;
-  try {
-    url = new URL(text);
-  } catch {
-    throw new TypeError("The API's URL is not a URL such as http://127.0.0.1:7070");
-  }
-  if (url.username !== '' || url.password !== '') {
-    throw new TypeError("The API's URL must not hold a user name or password; give a token");
-  }
-  if (url.protocol !== 'http:' && url.protocol !== 'https:')
-    throw new TypeError("The API's URL must begin with http:// or https://");
-  if (!url.pathname.endsWith('/')) url.pathname += '/';
-  return url;
-}
 
 function asError(reason: unknown): Error {
   return reason instanceof Error ? reason : new Error(String(reason));

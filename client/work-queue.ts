@@ -1,5 +1,5 @@
 import type { Broker, Subscription } from './broker.js';
-import type { WorkKey } from './work.js';
+import type { WorkKey } from './claims.js';
 
 /** Messages that came for a controller, to be claimed. */
 export interface WorkMessages {

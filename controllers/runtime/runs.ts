@@ -1,7 +1,7 @@
 import type { KeyClaim, Resource, WorkKey, WorkResult } from '../../client/index.js';
 import { TerminalError, type Controller, type Result } from './controller.js';
 import { secondsOf } from './duration.js';
-import { addFinalizer, removeFinalizer } from './finalizer.js';
+import { reconcile } from './finalizer.js';
 import type { WorkerMetrics } from './metrics.js';
 import { Run, type RunSurroundings } from './run.js';
 
@@ -137,30 +137,11 @@ export class Runs<T extends Resource> {
   async #execute(key: string, run: Run): Promise<void> {
     let result: WorkResult;
     try {
-      result = this.#success(run, await this.#reconcile(run));
+      result = this.#success(run, await reconcile(this.#controller, run));
     } catch (error) {
       result = this.#failure(run, error);
     }
     this.#end(key, run, result);
-  }
-
-  async #reconcile(run: Run): Promise<Result | undefined> {
-    const controller = this.#controller;
-    // Claimed as an object of the type that the controller reconciles.
-    let object = run.object as T | undefined;
-    const { finalizer } = controller;
-    if (finalizer !== undefined && object) {
-      const mine = object.finalizers?.includes(finalizer) === true;
-      if (object.deletedAt !== undefined) {
-        if (!mine) return undefined;
-        await controller.finalize?.(object, run);
-        await removeFinalizer(run.client, object, finalizer);
-        return undefined;
-      }
-      if (!mine) object = await addFinalizer(run.client, object, finalizer);
-      if (!object) return undefined;
-    }
-    return (await controller.reconcile(object, run)) ?? undefined;
   }
 
   #success(run: Run, result: Result | undefined): WorkResult {

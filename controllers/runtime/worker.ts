@@ -1,5 +1,3 @@
-import { randomBytes } from 'node:crypto';
-import { hostname } from 'node:os';
 import {
   Backoff,
   isPlatformError,
@@ -7,9 +5,7 @@ import {
   type Claim,
   type Client,
   type ControllerView,
-  type Interest,
   type MapClaim,
-  type Registration,
   type Resource,
   type WorkKey,
 } from '../../client/index.js';
@@ -18,6 +14,7 @@ import { Lease } from './lease.js';
 import type { Log } from './log.js';
 import { targetsOf } from './mapping.js';
 import type { Metrics, WorkerMetrics } from './metrics.js';
+import { register, workerName } from './registration.js';
 import { Reporter } from './reporter.js';
 import { messageOf, Runs } from './runs.js';
 
@@ -143,43 +140,18 @@ export class Worker<T extends Resource> {
 
   /** Registers until it succeeds, or a stop. */
   async #register(): Promise<void> {
-    const { name, type, on, watches = [], claimSeconds, revision, reveal, longRunning, finalizer } = this.#controller;
-    const registration: Registration = {
-      type,
-      // A finalizer that does not hear of deletions would keep its objects for ever.
-      on: on && finalizer !== undefined ? [...new Set<Interest>([...on, 'deletion'])] : on,
-      watches: watches.map(watch => watch.type),
-      claimSeconds,
-      revision,
-      reveal,
-      longRunning,
-    };
     const { signal } = this.#stopping;
     const backoff = new Backoff(100, 2000);
     while (!this.#isStopping() && !this.#registered) {
       try {
-        this.#accept(await this.#client.controllers.register(name, registration, signal));
+        this.#accept(await register(this.#controller, this.#client.controllers, this.#log, signal));
       } catch (error) {
         if (this.#isStopping()) return;
-        if (isPlatformError(error, 'Conflict')) {
-          const stored = await this.#client.controllers.read(name).catch(() => undefined);
-          if (stored) this.#joinNewer(stored, error);
-        } else if (isPlatformError(error) && error.status < 500 && error.status !== 429) {
-          throw error;
-        }
-        if (this.#isRegistered()) return;
+        if (isPlatformError(error) && error.status < 500 && error.status !== 429) throw error;
         this.#reachable(false, error);
         await backoff.pause(signal);
       }
     }
-  }
-
-  /** An older release beside a newer one, as in a rolling update, works under the newer registration. */
-  #joinNewer(stored: ControllerView, conflict: Error): void {
-    const { type, revision = 0 } = this.#controller;
-    if (stored.type !== type || (stored.revision ?? 0) <= revision) throw conflict;
-    this.#log.warn({ revision, stored: stored.revision }, 'a newer release is registered; working by its registration');
-    this.#accept(stored);
   }
 
   #accept({ claimSeconds }: ControllerView): void {
@@ -272,11 +244,7 @@ export class Worker<T extends Resource> {
     for (const token of tokens) this.#reporter.add({ token, result: 'released' });
   }
 
-  // Calls, because TypeScript takes a flag that it has looked at for settled.
-  #isRegistered(): boolean {
-    return this.#registered;
-  }
-
+  // A call, because TypeScript takes a flag that it has looked at for settled.
   #isStopping(): boolean {
     return this.#stopping.signal.aborted;
   }
@@ -289,13 +257,4 @@ export class Worker<T extends Resource> {
     if (now) this.#log.info({}, 'the API answers again');
     else this.#log.warn({ error: messageOf(error) }, 'the API is away; waiting for it');
   }
-}
-
-/** Unique among all processes of the fleet, and says which one it is. */
-function workerName(): string {
-  const host = hostname()
-    .replace(/[^A-Za-z0-9.-]/g, '-')
-    .replace(/^[^A-Za-z0-9]+/, '')
-    .slice(0, 64);
-  return `${host || 'worker'}.${process.pid}.${randomBytes(4).toString('hex')}`;
 }

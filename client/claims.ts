@@ -1,0 +1,112 @@
+import type { Resource } from './resource.js';
+
+/** Which parts of a change make work. */
+export type Interest = 'spec' | 'metadata' | 'status' | 'deletion';
+
+/** What a controller reconciles and what else it watches; the answer of the server says more. */
+export interface Registration {
+  /** A type, or `*` for all. */
+  type: string;
+  /** Default spec, metadata and deletion. */
+  on?: Interest[];
+  /** Types whose events are handed out as maps, to be turned into keys. */
+  watches?: string[];
+  /** How long a worker that falls silent keeps its claims. Default 15. */
+  claimSeconds?: number;
+  /** Of two registrations that differ, the higher one holds. Default 0. */
+  revision?: number;
+  /** Types whose secret fields it may read. */
+  reveal?: string[];
+  longRunning?: boolean;
+}
+
+/** A key of a type's object; `namespace` is left out for cluster-wide types. */
+export interface WorkKey {
+  type: string;
+  namespace?: string;
+  name: string;
+}
+
+/** An object to reconcile. Only this worker has it until it reports or its lease runs out. */
+export interface KeyClaim extends WorkKey {
+  kind: 'key';
+  /** Fences writes (`claim`) and reports the result. */
+  token: string;
+  uid: string | null;
+  /** The object as it is now; null when it is gone. */
+  object: Resource | null;
+  /** Failed runs before this one. */
+  attempts: number;
+  /** Why it was queued: `added`, `modified`, `requeueAfter`, `error`, … */
+  reason: string;
+  expiresInSeconds: number;
+}
+
+/** Events of a watched type, to be turned into keys. */
+export interface MapClaim {
+  kind: 'map';
+  token: string;
+  type: string;
+  /** Whole states before and after each event. */
+  events: { op: 'ADDED' | 'MODIFIED' | 'DELETED'; before: Resource | null; object: Resource | null }[];
+  expiresInSeconds: number;
+}
+
+export type Claim = KeyClaim | MapClaim;
+
+export interface ClaimRequest {
+  /** Names the process; all its claims share one lease. */
+  worker: string;
+  /** 1 to 1,000. */
+  max: number;
+  /** Waits for work this long, at most 30. Default 0. */
+  waitSeconds?: number;
+  /** Only these, as far as they are queued; as a worker asks that got them from RabbitMQ. */
+  keys?: WorkKey[];
+  signal?: AbortSignal;
+}
+
+/** One key, the keys of all objects that a selector matches, or all keys of a type. */
+export type Target =
+  WorkKey | { type: string; namespace?: string; labelSelector: string } | { type: string; all: true };
+
+/** What became of a claim. */
+export interface WorkResult {
+  token: string;
+  /** `error` comes again with back-off, `terminal` when the object changes, `released` at once. */
+  result: 'done' | 'error' | 'terminal' | 'released';
+  requeueAfterSeconds?: number;
+  message?: string;
+  /** What the events of a map mean: keys to queue. Queued in one transaction with the end of the map. */
+  enqueue?: Target[];
+}
+
+/** State of a worker's lease and claims. */
+export interface Renewal {
+  expiresInSeconds: number;
+  /** Tokens that the worker no longer holds. */
+  lost: string[];
+  /** Tokens whose objects have changed since they were claimed. */
+  changed: string[];
+  /** All tokens that the worker holds. */
+  held: string[];
+}
+
+export type EnqueueRequest = (
+  | { keys: { type?: string; namespace?: string; name: string }[] }
+  | { type: string; namespace?: string; labelSelector: string }
+  | { type: string; all: true }
+) & {
+  /** A higher one goes first; a user's change has 10, a resync -10. Default 0. */
+  priority?: number;
+  afterSeconds?: number;
+};
+
+/** Which of a controller's keys to show. */
+export interface WorkQuery {
+  /** `failing`: those that wait after an error. */
+  state?: 'queued' | 'claimed' | 'waiting' | 'failing';
+  limit?: number;
+  /** `continue` of the page before. */
+  continue?: string;
+}
