@@ -31,7 +31,7 @@ export interface ListQuery {
   watch?: boolean;
 }
 
-/** Which state of which object to delete, and what becomes of the objects that it owns. */
+/** Which state of which object to delete. */
 export interface DeleteQuery {
   /**
    * Only if this is still the object's version, else 409.
@@ -40,11 +40,6 @@ export interface DeleteQuery {
   resourceVersion?: string;
   /** Only if this is the object's uid, else 409. */
   uid?: string;
-  /**
-   * `Background` (meant when left out): the object goes at once, what it owns follows. `Foreground`: what it owns goes first.
-   * `Orphan`: what it owns stays.
-   */
-  propagationPolicy?: 'Background' | 'Foreground' | 'Orphan';
 }
 
 /** No query parameter. */

@@ -118,7 +118,7 @@ export interface Owner {
   uid: string;
   /** Whether this owner manages the object. At most one owner may. */
   controller?: boolean;
-  /** Whether a deletion of the owner with `propagationPolicy=Foreground` waits for this object. */
+  /** Whether the owner is to stay until this object is gone. */
   blockOwnerDeletion?: boolean;
 }
 

@@ -36,13 +36,12 @@ export interface Page<T> {
   remainingItemCount?: number;
 }
 
-/** Which state of which object to delete, and what becomes of the objects that it owns. */
+/** Which state of which object to delete. */
 export interface RemoveOptions {
   /** Only this very object, not one that has taken its name. */
   uid?: string;
   /** Only in this version. */
   resourceVersion?: string;
-  propagationPolicy?: 'Background' | 'Foreground' | 'Orphan';
 }
 
 /**
@@ -164,8 +163,8 @@ export class Collection<T extends Resource, Input extends object> {
    * @example
    * await client.clusters.remove(cluster, { uid: cluster.uid });
    */
-  remove(key: Key, { uid, resourceVersion, propagationPolicy }: RemoveOptions = {}, options?: CallOptions): Promise<T> {
-    return this.service(options).delete({ ...this.keyOf(key), uid, resourceVersion, propagationPolicy });
+  remove(key: Key, { uid, resourceVersion }: RemoveOptions = {}, options?: CallOptions): Promise<T> {
+    return this.service(options).delete({ ...this.keyOf(key), uid, resourceVersion });
   }
 
   /**
