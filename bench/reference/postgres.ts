@@ -27,8 +27,9 @@ export async function insertRows({ databaseUrl, body, inFlight, ...job }: Insert
 
 /** From just before a notification is sent to its arrival at another connection. */
 export async function notifyRoundTrips({ databaseUrl, rate, seconds }: NotifyJob): Promise<Required<Figure>> {
-  const [sender, listener] = [new pg.Client(databaseUrl), new pg.Client(databaseUrl)];
-  await Promise.all([sender.connect(), listener.connect()]);
+  const sender = new pg.Pool({ connectionString: databaseUrl, max: 4 });
+  const listener = new pg.Client(databaseUrl);
+  await listener.connect();
   const waits: number[] = [];
   const sends: Promise<unknown>[] = [];
   try {
