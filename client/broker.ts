@@ -1,4 +1,4 @@
-import { Connection, type AsyncMessage, type ConsumerProps } from 'rabbitmq-client';
+import { Connection, ConsumerStatus, type AsyncMessage, type ConsumerProps } from 'rabbitmq-client';
 import { pause } from './backoff.js';
 
 /** Where the client reports what goes on in the background; pino's loggers fit. */
@@ -6,6 +6,9 @@ export interface Log {
   info(fields: object, message: string): void;
   warn(fields: object, message: string): void;
 }
+
+/** What becomes of a message: off the queue, or back on it for another consumer. */
+export type Fate = 'taken' | 'returned';
 
 /** A consumer whose queue comes and goes with the broker. */
 export interface Subscription {
@@ -40,9 +43,11 @@ export class Broker {
   consume(
     props: ConsumerProps,
     onChange: (ready: boolean) => void,
-    handle: (message: AsyncMessage) => Promise<void> | undefined,
+    handle: (message: AsyncMessage) => Promise<Fate>,
   ): Subscription {
-    const consumer = this.#connect().createConsumer({ requeue: false, ...props }, handle);
+    const consumer = this.#connect().createConsumer({ requeue: false, ...props }, async message =>
+      (await handle(message)) === 'taken' ? ConsumerStatus.ACK : ConsumerStatus.REQUEUE,
+    );
     let ready = false;
     const change = (now: boolean) => {
       if (now === ready) return;

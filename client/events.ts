@@ -133,9 +133,9 @@ class Inbox {
       },
       ({ body }) => {
         const message = readMessage(body);
-        if (!message) return undefined;
-        return new Promise(acknowledge => {
-          this.#messages.push({ message, acknowledge });
+        if (!message) return Promise.resolve('taken');
+        return new Promise(settle => {
+          this.#messages.push({ message, acknowledge: () => settle('taken') });
           this.#wake();
         });
       },

@@ -1,4 +1,4 @@
-import type { Broker, Subscription } from './broker.js';
+import type { Broker, Fate, Subscription } from './broker.js';
 import type { WorkKey } from './claims.js';
 
 /** Messages that came for a controller, to be claimed. */
@@ -11,7 +11,7 @@ export interface WorkMessages {
 interface Waiting {
   key: WorkKey | undefined;
   since: number;
-  acknowledge: () => void;
+  settle: (fate: Fate) => void;
 }
 
 /** Milliseconds that a message may wait for a free slot; RabbitMQ itself allows 30 minutes. */
@@ -20,7 +20,7 @@ const longestWait = 60_000;
 /**
  * The queue `syncsets.work.<controller>`: each message is a key that one listener may claim. The state of work is in the
  * database and the queue only shortens the wait, so nothing is lost with a message: one that is acknowledged without a claim
- * is sent again while its key is queued. Messages are therefore never requeued, which on a failing consumer would spin.
+ * is sent again while its key is queued. A message goes back on the queue only where it waited in vain for a free slot.
  *
  * @example
  * const queue = new WorkQueue(client.broker, 'hello', 32);
@@ -33,6 +33,7 @@ export class WorkQueue {
   readonly #sweeper: NodeJS.Timeout;
   #waiting: Waiting[] = [];
   #wake: () => void = () => undefined;
+  #closing = false;
 
   /** @param prefetch messages that this process may hold at a time; about twice the keys that it works on at once */
   constructor(broker: Broker, controller: string, prefetch: number) {
@@ -45,18 +46,20 @@ export class WorkQueue {
       },
       ready => {
         // Unacknowledged messages come again on the next connection, which is not made before these are given up.
-        if (!ready) this.#drop(() => true);
+        if (!ready) this.#giveUp(() => true);
         this.#wake();
       },
       ({ body }) =>
-        new Promise(acknowledge => {
-          this.#waiting.push({ key: readKey(body), since: performance.now(), acknowledge });
+        new Promise(settle => {
+          // What still comes while the consumer is being cancelled.
+          if (this.#closing) settle('returned');
+          this.#waiting.push({ key: readKey(body), since: performance.now(), settle });
           this.#wake();
         }),
     );
     this.#sweeper = setInterval(() => {
       const oldest = performance.now() - longestWait;
-      this.#drop(({ since }) => since < oldest);
+      this.#giveUp(({ since }) => since < oldest);
     }, 10_000).unref();
   }
 
@@ -84,14 +87,16 @@ export class WorkQueue {
     return {
       keys: [...keys.values()],
       acknowledge: () => {
-        for (const { acknowledge } of taken) acknowledge();
+        for (const { settle } of taken) settle('taken');
       },
     };
   }
 
+  /** Stops listening; what waits goes back on the queue, to others. */
   async close(): Promise<void> {
+    this.#closing = true;
     clearInterval(this.#sweeper);
-    this.#drop(() => true);
+    this.#giveUp(() => true);
     await this.#subscription.close();
   }
 
@@ -107,11 +112,11 @@ export class WorkQueue {
     await new Promise<void>(resolve => setImmediate(resolve));
   }
 
-  #drop(condition: (waiting: Waiting) => boolean): void {
-    const dropped = this.#waiting.filter(condition);
-    if (dropped.length === 0) return;
+  #giveUp(condition: (waiting: Waiting) => boolean): void {
+    const given = this.#waiting.filter(condition);
+    if (given.length === 0) return;
     this.#waiting = this.#waiting.filter(waiting => !condition(waiting));
-    for (const { acknowledge } of dropped) acknowledge();
+    for (const { settle } of given) settle('returned');
   }
 }
 

@@ -128,10 +128,11 @@ export class Worker<T extends Resource> {
   async #stop(): Promise<void> {
     this.#stopping.abort(new Error('shutting down'));
     await this.#loop;
+    // Before the wait, so that others get at once what came for us.
+    await this.#queue?.close();
     await this.#runs.drain(drainTime);
     await this.#reporter.flush(flushTime);
     await this.#lease.stop();
-    await this.#queue?.close();
     if (!this.#registered) return;
     await this.#client.controllers.leave(this.#controller.name, this.#name).catch((error: unknown) => {
       this.#log.warn({ error: messageOf(error) }, 'could not say goodbye; what is left is free when the lease ends');
