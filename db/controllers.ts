@@ -64,6 +64,13 @@ export async function registerController(
       text: `select from syncsets.cursors where $1 = '*' or type = any ($2::text[]) order by type for update`,
       values: [wanted.type, [wanted.type, ...wanted.watches]],
     });
+    // What was committed before goes to the others now: for the newcomer it is among the objects enqueued below, once.
+    const relayed = await queries.query<{ woken: string[] }>({
+      text: `select r.woken from syncsets.cursors c, lateral syncsets.relay_work(c.type, 1000000) r
+        where $1 = '*' or c.type = $1`,
+      values: [wanted.type],
+    });
+    const others = relayed.flatMap(({ woken }) => woken);
     await queries.query({
       text: `insert into syncsets.controllers (name, type, interests, watches, claim_seconds, revision, reveal, long_running)
         values ($1, $2, $3, $4, $5, $6, $7, $8)
@@ -99,8 +106,12 @@ export async function registerController(
       });
     }
     if (present && !retyped && wanted.watches.every(type => present.watches.includes(type)))
-      return { stored: wanted, woken: [], refused: false };
-    return { stored: wanted, woken: await enqueueAll(queries, wanted.name, wanted.type, 'registered'), refused: false };
+      return { stored: wanted, woken: others, refused: false };
+    return {
+      stored: wanted,
+      woken: [...others, ...(await enqueueAll(queries, wanted.name, wanted.type, 'registered'))],
+      refused: false,
+    };
   });
 }
 
