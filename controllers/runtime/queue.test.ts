@@ -96,41 +96,4 @@ describe('controller runtime with RabbitMQ', () => {
     await until(async () => (await client.controllers.read('shared')).claimed === 0, { what: 'the last result' });
     expect((await client.controllers.read('shared')).failing).to.equal(0);
   });
-
-  it('leaves to others at once what came to a replica that stops, while that finishes its work in hand', async () => {
-    const runs: string[] = [];
-    let finish: () => void = () => undefined;
-    const slow = new Promise<void>(resolve => (finish = resolve));
-    const controller = (replica: string, work: Promise<void>): Controller => ({
-      name: 'leaving',
-      type: 'clusters',
-      async reconcile(_, { key }) {
-        if (key.namespace !== 'bar') return;
-        runs.push(`${replica} ${key.name}`);
-        await work;
-      },
-    });
-    const options = { url: api.url, amqpUrl: rabbit.url, log: quiet, handleSignals: false, concurrency: 2 };
-    const first = await run([controller('first', slow)], options);
-    running.push(first);
-    const idle = async () => {
-      const { queued, claimed } = await client.controllers.read('leaving');
-      return queued === 0 && claimed === 0;
-    };
-    await until(idle, { what: 'the objects of the other test' });
-    for (let i = 0; i < 6; i++) await client.clusters.create({ name: `l${i}`, namespace: 'bar' });
-    await until(() => runs.length === 2, { what: 'full slots' });
-    const queue = { queue: 'syncsets.work.leaving', passive: true };
-    await until(async () => (await broker.queueDeclare(queue)).messageCount === 0, {
-      what: 'messages that wait for a slot',
-    });
-    const second = await run([controller('second', Promise.resolve())], options);
-    running.push(second);
-    await until(async () => (await broker.queueDeclare(queue)).consumerCount === 2, { what: 'the second consumer' });
-    const stopped = first.stop();
-    await until(() => runs.length === 6, { what: 'the rest', deadline: 3000 });
-    expect(runs.slice(2).every(one => one.startsWith('second'))).to.equal(true);
-    finish();
-    await stopped;
-  });
 });
