@@ -7,7 +7,11 @@ import { WorkQueue } from './work-queue.js';
 
 describe('work queue', () => {
   const controller = `queue-${process.pid}`;
-  const queue = { queue: `syncsets.work.${controller}`, durable: true, arguments: { 'x-queue-type': 'quorum' as const } };
+  const queue = {
+    queue: `syncsets.work.${controller}`,
+    durable: true,
+    arguments: { 'x-queue-type': 'quorum' as const },
+  };
   let connection: Connection;
   let publisher: Publisher;
   let brokers: Broker[];
