@@ -197,8 +197,11 @@ export class ObjectStore {
   async #read(type: string, keys: Key[]): Promise<{ found: StoredObject | undefined }[]> {
     const rows = await this.#database.query<StoredObject>({
       name: 'read-objects',
-      text: `select o.namespace, o.name, o.uid, o.version, o.object::text as object, o.sealed from syncsets.objects o
-        where o.type = $1 and (o.namespace, o.name) in (select * from unnest($2::text[], $3::text[]))`,
+      // `offset 0` makes it one look-up by key for each: a plan made while the table was empty stays right.
+      text: `select o.* from unnest($2::text[], $3::text[]) as k(namespace, name) cross join lateral (
+          select o.namespace, o.name, o.uid, o.version, o.object::text as object, o.sealed from syncsets.objects o
+          where o.type = $1 and o.namespace = k.namespace and o.name = k.name offset 0
+        ) o`,
       values: [type, keys.map(key => key.namespace), keys.map(key => key.name)],
     });
     const found = new Map(rows.map(row => [`${row.namespace}/${row.name}`, row]));

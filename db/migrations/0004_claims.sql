@@ -2,7 +2,8 @@
 
 -- Gives up what a worker holds: its keys are queued again, its maps are free. Called with the worker's row locked.
 create function syncsets.release_worker(p_controller text, p_worker text, p_reason text) returns integer
-language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+language plpgsql set plan_cache_mode = force_generic_plan
+  set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_material = off as $$
 declare
   v_count integer;
 begin
@@ -28,7 +29,8 @@ $$;
 -- extends the worker's lease. A worker whose lease ran out has lost what it held: that is queued again first.
 create function syncsets.claim(p_controller text, p_worker text, p_max integer, p_seconds integer, p_keys jsonb default null)
 returns table (type text, namespace text, name text, uid uuid, attempts integer, reason text, nonce uuid, object text, age double precision)
-language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+language plpgsql set plan_cache_mode = force_generic_plan
+  set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_material = off as $$
 declare
   v_nonce uuid := gen_random_uuid();
   v_claimed syncsets.work[];
@@ -70,7 +72,9 @@ begin
   return query
   select c.type, c.namespace, c.name, c.uid, c.attempts, c.reason, v_nonce, o.object::text,
     extract(epoch from clock_timestamp() - c.queued_at)::double precision
-  from unnest(v_claimed) c left join syncsets.objects o on o.type = c.type and o.namespace = c.namespace and o.name = c.name
+  from unnest(v_claimed) c left join lateral (
+    select x.object from syncsets.objects x where x.type = c.type and x.namespace = c.namespace and x.name = c.name offset 0
+  ) o on true
   order by c.priority desc, c.rank;
 end
 $$;
@@ -79,26 +83,30 @@ $$;
 -- Back-off after an error: 1 s * 2^n, at most 5 min, with jitter of up to a tenth; never given up.
 create function syncsets.done(p_controller text, p_results jsonb)
 returns table (i integer, state text, queued boolean)
-language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+language plpgsql set plan_cache_mode = force_generic_plan
+  set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_material = off as $$
 begin
-  return query
-  with result as materialized (
-    select * from jsonb_to_recordset(p_results) as x(
-      i integer, type text, namespace text, name text, nonce uuid, result text, "requeueAfter" double precision, message text)
-  ), locked as materialized (
-    select w.type, w.namespace, w.name, w.nonce, w.worker, w.dirty, w.dirty_priority, w.priority, w.attempts, w.rank
-    from syncsets.work w
-    where (w.controller, w.type, w.namespace, w.name) in (select p_controller, r.type, r.namespace, r.name from result r)
-      and w.state = 'claimed'
+  -- in key order, so that two of these never deadlock
+  perform from syncsets.work w
+    where (w.controller, w.type, w.namespace, w.name) in (
+      select p_controller, r.type, r.namespace, r.name
+      from jsonb_to_recordset(p_results) as r(type text, namespace text, name text))
     order by w.type, w.namespace, w.name
-    for update
-  ), judged as materialized (
+    for update;
+
+  return query
+  with judged as materialized (
     select r.i, r.result, r."requeueAfter", r.message, l.*,
-      l.nonce is not null and k.expires_at is not null as held,
+      l.worker is not null as held,
       l.dirty or r.result = 'released' as again
-    from result r
-    left join locked l on l.type = r.type and l.namespace = r.namespace and l.name = r.name and l.nonce = r.nonce
-    left join syncsets.workers k on k.controller = p_controller and k.worker = l.worker and k.expires_at > clock_timestamp()
+    from jsonb_to_recordset(p_results) as r(
+      i integer, type text, namespace text, name text, nonce uuid, result text, "requeueAfter" double precision, message text)
+    left join lateral (
+      select w.type, w.namespace, w.name, w.worker, w.dirty, w.dirty_priority, w.priority, w.attempts, w.rank
+      from syncsets.work w join syncsets.workers k on k.controller = w.controller and k.worker = w.worker
+      where w.controller = p_controller and w.type = r.type and w.namespace = r.namespace and w.name = r.name
+        and w.nonce = r.nonce and w.state = 'claimed' and k.expires_at > clock_timestamp()
+    ) l on true
   ), finished as (
     delete from syncsets.work w using judged j
     where w.controller = p_controller and w.type = j.type and w.namespace = j.namespace and w.name = j.name
@@ -131,7 +139,8 @@ $$;
 
 -- Queues waiting keys that are due. A key that is due again after requeueAfter keeps the low priority of a resync.
 create function syncsets.promote(p_limit integer) returns text[]
-language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+language plpgsql set plan_cache_mode = force_generic_plan
+  set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_material = off as $$
 declare
   v_woken text[];
 begin
@@ -154,7 +163,8 @@ $$;
 
 -- Ends the leases that have run out and queues what their workers held.
 create function syncsets.expire_workers() returns text[]
-language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+language plpgsql set plan_cache_mode = force_generic_plan
+  set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_material = off as $$
 declare
   v_worker record;
   v_woken text[] := '{}';
