@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import express, { type Express } from 'express';
 import { isDatabaseAway, type Log } from '../db/index.js';
 import { RegisterRoutes } from '../build/routes.js';
+import { routesByType } from './routes-by-type.js';
 import { refuseWebPages, requireToken } from './access.js';
 import { answerErrors, noRoute } from './error-handler.js';
 import { ApiError } from './errors.js';
@@ -45,10 +46,10 @@ export function createApp({ platform, metrics, token, isLocalHost, accepting, lo
   });
 
   app.use(token === undefined ? refuseWebPages(isLocalHost) : requireToken(token));
+  app.use('/v1', readBody());
+  app.use(routesByType(RegisterRoutes));
   app.get('/metrics', async (_request, response) => void response.type(metrics.contentType).send(await metrics.text()));
   documentation(app);
-  app.use(readBody());
-  RegisterRoutes(app);
   app.use(noRoute);
   app.use(answerErrors(log));
   return app;

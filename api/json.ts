@@ -5,8 +5,9 @@ import { ApiError, type ErrorDetail } from './errors.js';
 export type JsonObject = Record<string, unknown>;
 
 const maxDepth = 64;
-// Digits that a double may not hold, or an exponent: such a text is parsed with numbers kept as they are written.
-const longNumber = /\d{16}|\d[eE][+-]?\d/;
+// Digits that a double may not hold, or an exponent: such a text is parsed with numbers kept as they are written. Looked for
+// where a value may begin: "7e3" somewhere in the base64 of a certificate must not cost the slow parser.
+const longNumber = /(?:^|[[:,])\s*-?(?:[\d.]{16}|[\d.]*[eE][+-]?\d)/;
 
 /**
  * Parses JSON and keeps integers beyond 2^53 and long decimals exactly: they become LosslessNumber objects, which

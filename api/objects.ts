@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
-import type { Bus } from '../bus/index.js';
 import type {
   ChangedPart,
   ClaimReference,
@@ -64,12 +63,10 @@ const serverFields = [
 export class Objects {
   readonly #store: ObjectStore;
   readonly #secrets: Secrets;
-  readonly #bus: Bus;
 
-  constructor(options: { store: ObjectStore; secrets: Secrets; bus: Bus }) {
+  constructor(options: { store: ObjectStore; secrets: Secrets }) {
     this.#store = options.store;
     this.#secrets = options.secrets;
-    this.#bus = options.bus;
   }
 
   /** The stored object. Throws NotFound. */
@@ -120,9 +117,7 @@ export class Objects {
       );
     }
     if (result.outcome !== 'ok') throw refused(type, key, result);
-    const version = String(result.version);
-    const stamps = `"resourceVersion":"${version}","createdAt":"${result.stamp}","updatedAt":"${result.stamp}"}`;
-    return { json: `${json.slice(0, -1)},${stamps}`, version, key };
+    return { json: result.object ?? json, version: String(result.version), key };
   }
 
   /** The input of a create that did not pass the validated route. Throws UnknownField, Invalid. */
@@ -207,7 +202,7 @@ export class Objects {
         expect: stored.version,
         ...(held
           ? {
-              object: sized({ ...previous, generation }),
+              object: sized(without({ ...previous, generation }, 'updatedAt')),
               labels: labelsOf(previous),
               keepSealed: true,
               deleting: true,
@@ -219,8 +214,7 @@ export class Objects {
       });
       if (result.outcome === 'ok') {
         const version = String(result.version);
-        const stamps = held ? { generation, updatedAt: result.stamp, deletedAt: result.stamp } : {};
-        return { json: stringifyJson({ ...previous, ...stamps, resourceVersion: version }), version };
+        return { json: result.object ?? stringifyJson({ ...previous, resourceVersion: version }), version };
       }
       this.#retry(type, key, result, attempt, preconditions);
     }
@@ -261,11 +255,13 @@ export class Objects {
       if (!gone) before['updatedAt'] = previous['updatedAt'];
       if (generation !== previous['generation']) before['generation'] = previous['generation'];
       for (const field of differing) before[field] = previous[field] ?? null;
+      // The store sets updatedAt, but not in the last state of an object that this write removes.
+      const json = sized(gone ? next : without(next, 'updatedAt'));
       const result = await this.#write(type, {
         op: gone ? 'delete' : 'update',
         ...key,
         expect: stored.version,
-        object: sized(next),
+        object: json,
         labels: labelsOf(next),
         ...(kept ? { keepSealed: true } : { sealed }),
         before: stringifyJson(before),
@@ -273,9 +269,7 @@ export class Objects {
         ...authorship(type, key, writer),
       });
       if (result.outcome === 'ok') {
-        const version = String(result.version);
-        const stamps = gone ? {} : { updatedAt: result.stamp };
-        return { json: stringifyJson({ ...next, ...stamps, resourceVersion: version }), version };
+        return { json: result.object ?? json, version: String(result.version) };
       }
       this.#retry(type, key, result, attempt, preconditions);
     }
@@ -327,9 +321,7 @@ export class Objects {
         { 'Retry-After': '1' },
       );
     }
-    const result = await this.#store.write(type.type, item);
-    if (result.outcome === 'ok') this.#bus.wrote(type.type);
-    return result;
+    return this.#store.write(type.type, item);
   }
 
   #retry(type: TypeDefinition, key: Key, result: WriteResult, attempt: number, preconditions: Preconditions): void {

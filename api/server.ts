@@ -44,13 +44,13 @@ export class ApiServer {
   async start(): Promise<number> {
     const { database, bus, log, tls, host, port, token, isLocalHost } = this.#options;
     const secrets = await Secrets.load(database, this.#options.encryptionKeys);
-    const store = new ObjectStore(database);
+    const store = new ObjectStore(database, (type, events) => bus.wrote(type, events));
     const watches = new Watches({ database, store, tail: type => bus.tail(type) });
     const platform: Platform = {
       types: new Map(types.map(type => [type.type, type])),
       database,
       store,
-      objects: new Objects({ store, secrets, bus }),
+      objects: new Objects({ store, secrets }),
       secrets,
       watches,
       claims: new Claims({ database, bus }),

@@ -120,8 +120,7 @@ export class WorkController extends Controller {
     const { stored, woken, refused } = await registerController(database, wanted);
     claims.forget(name);
     for (const controller of woken) bus.queued(controller);
-    // The relay passes by a type whose cursor was locked by the registration: it looks again now.
-    for (const type of this.#platform.types.keys()) bus.wrote(type);
+    bus.registered();
     if (refused) {
       throw new ApiError(
         'Conflict',
@@ -141,6 +140,7 @@ export class WorkController extends Controller {
     const found = await deleteController(database, name);
     claims.forget(name);
     if (!found) throw notFound(`The controller ${name}`);
+    bus.registered();
     await bus.forget(name).catch((error: unknown) => {
       log('warn', 'queue of a forgotten controller stays on the broker', { controller: name, reason: String(error) });
     });

@@ -1,4 +1,4 @@
-import type { Database, Log } from '../db/index.js';
+import type { Database, Log, LogEvent } from '../db/index.js';
 import { Feeder } from './feeder.js';
 import { Housekeeping } from './housekeeping.js';
 import { Leadership } from './leadership.js';
@@ -47,7 +47,15 @@ export class Bus {
     for (const type of types) {
       this.#relays.set(
         type,
-        new Relay({ database, type, wakeups: this.#wakeups, rabbit, leads: leads(`relay:${type}`), log }),
+        new Relay({
+          database,
+          type,
+          tail: this.tail(type),
+          wakeups: this.#wakeups,
+          rabbit,
+          leads: leads(`relay:${type}`),
+          log,
+        }),
       );
     }
     this.#leadership = new Leadership({
@@ -70,6 +78,7 @@ export class Bus {
   async start(): Promise<void> {
     await this.#wakeups.start();
     this.#leadership.start();
+    for (const tail of this.#tails.values()) tail.start();
     for (const relay of this.#relays.values()) relay.start();
     this.#feeder?.start();
     this.#housekeeping.start();
@@ -97,9 +106,19 @@ export class Bus {
     return this.#leadership.leads(name);
   }
 
-  /** Says that changes of a type were committed. */
-  wrote(type: string): void {
-    this.#wakeups.wake(`events:${type}`);
+  /** Says that changes of a type were committed: the events themselves, as far as the writer knows all of them. */
+  wrote(type: string, events?: LogEvent[]): void {
+    if (!events) {
+      this.#wakeups.wake(`events:${type}`);
+      return;
+    }
+    this.tail(type).offer(events);
+    this.#wakeups.tell(`events:${type}`);
+  }
+
+  /** Says that a controller was registered, changed or forgotten. */
+  registered(): void {
+    this.#wakeups.wake('controllers');
   }
 
   /** Says that a controller has new keys. */
@@ -117,13 +136,12 @@ export class Bus {
     return this.#wakeups.on(`work:${controller}`, listener);
   }
 
-  /** The tail of a type's log in this process; it is started with its first watcher. */
+  /** The tail of a type's log in this process. */
   tail(type: string): Tail {
     let tail = this.#tails.get(type);
     if (!tail) {
       tail = new Tail({ database: this.#options.database, type, wakeups: this.#wakeups, log: this.#options.log });
       this.#tails.set(type, tail);
-      if (!this.#stopped) tail.start();
     }
     return tail;
   }

@@ -5,9 +5,12 @@ import type { Wakeups } from './wakeups.js';
 /** Recent events are kept in memory up to these bounds; who is further behind reads the log itself. */
 const kept = { events: 10_000, bytes: 64 * 2 ** 20 };
 const batch = 1_000;
+/** How long, in ms, an offered batch waits for the one before it, which is about to be offered too. */
+const patience = 2;
 
 /**
- * Follows the log of one type for a whole process: one query per batch of events, however many subscribers there are.
+ * Follows the log of one type for a whole process: one query per batch of events, however many subscribers there are, and
+ * none for events that this process wrote itself, which are offered by the writer.
  */
 export class Tail {
   readonly #database: Database;
@@ -15,6 +18,9 @@ export class Tail {
   readonly #loop: Loop;
   readonly #subscribers = new Set<(events: readonly LogEvent[]) => void>();
   readonly #stopListening: () => void;
+  /** Batches written here whose predecessors are not known yet. */
+  #offered: LogEvent[][] = [];
+  #gap: NodeJS.Timeout | undefined;
   #recent: LogEvent[] = [];
   #bytes = 0;
   #head: number | undefined;
@@ -38,6 +44,7 @@ export class Tail {
 
   async stop(): Promise<void> {
     this.#stopListening();
+    clearTimeout(this.#gap);
     await this.#loop.stop();
   }
 
@@ -61,14 +68,23 @@ export class Tail {
     if (version >= this.#head) return [];
     const first = this.#recent[0];
     if (!first || first.previous > version) return undefined;
-    let low = 0;
-    let high = this.#recent.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if ((this.#recent[middle]?.version ?? 0) > version) high = middle;
-      else low = middle + 1;
-    }
-    return this.#recent.slice(low);
+    return this.#recent.slice(firstAfter(this.#recent, version));
+  }
+
+  /**
+   * Takes the events of a batch that this process has committed, so that nobody has to read them from the database: that
+   * costs a query, about as much as a small write itself. They may come before those of an earlier batch.
+   */
+  offer(events: LogEvent[]): void {
+    if (this.#head === undefined) return;
+    this.#offered.push(events);
+    this.#takeOffered();
+    if (this.#offered.length === 0) return;
+    // Another replica wrote in between and its notification is under way, or our own earlier batch is.
+    this.#gap ??= setTimeout(() => {
+      this.#gap = undefined;
+      if (this.#offered.length > 0) this.#loop.wake();
+    }, patience);
   }
 
   async #read(): Promise<boolean> {
@@ -76,20 +92,37 @@ export class Tail {
       this.#head = (await logRange(this.#database, this.#type)).head;
       return true;
     }
+    const from = this.#head;
     // Five minutes back: the clock of a database that failed over may be behind.
     const since = this.#lastAt === 0 ? undefined : this.#lastAt - 300_000;
-    let events = await readEvents(this.#database, this.#type, this.#head, batch, since);
+    let events = await readEvents(this.#database, this.#type, from, batch, since);
     // The clock was set back further than that: look again without the bound.
-    if (since !== undefined && events[0]?.previous !== this.#head) {
-      events = await readEvents(this.#database, this.#type, this.#head, batch);
+    if (since !== undefined && events[0]?.previous !== from) {
+      events = await readEvents(this.#database, this.#type, from, batch);
     }
-    const last = events.at(-1);
-    if (!last) return false;
+    this.#take(events);
+    this.#takeOffered();
+    return events.length === batch;
+  }
+
+  /** Hands on those of the events that are new; they must follow what is known, or begin before its end. */
+  #take(events: LogEvent[]): void {
+    const fresh = events.slice(firstAfter(events, this.#head ?? 0));
+    const last = fresh.at(-1);
+    if (!last) return;
     this.#head = last.version;
     this.#lastAt = last.at;
-    this.#keep(events);
-    for (const subscriber of this.#subscribers) subscriber(events);
-    return events.length === batch;
+    this.#keep(fresh);
+    for (const subscriber of this.#subscribers) subscriber(fresh);
+  }
+
+  #takeOffered(): void {
+    for (;;) {
+      const head = this.#head ?? 0;
+      const next = this.#offered.findIndex(([first]) => first !== undefined && first.previous <= head);
+      if (next < 0) return;
+      this.#offered.splice(next, 1).forEach(events => this.#take(events));
+    }
   }
 
   #keep(events: LogEvent[]): void {
@@ -105,6 +138,18 @@ export class Tail {
     // Shifted in large steps: an array of thousands is moved as a whole each time.
     if (surplus > 0) this.#recent = this.#recent.slice(surplus);
   }
+}
+
+/** The index of the first event above a version. */
+function firstAfter(events: readonly LogEvent[], version: number): number {
+  let low = 0;
+  let high = events.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((events[middle]?.version ?? 0) > version) high = middle;
+    else low = middle + 1;
+  }
+  return low;
 }
 
 function size(event: LogEvent): number {

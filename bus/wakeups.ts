@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import type { Database, Log } from '../db/index.js';
 
-/** What a wake-up is about: new events of a type, or new keys of a controller (`work:*`: of any). */
-export type Topic = `events:${string}` | `work:${string}`;
+/** What a wake-up is about: new events of a type, new keys of a controller (`work:*`: of any), or who is registered. */
+export type Topic = `events:${string}` | `work:${string}` | 'controllers';
 
 const channel = 'syncsets';
 
@@ -51,6 +51,11 @@ export class Wakeups {
   /** Wakes the listeners in this process now and those in the others soon after. */
   wake(topic: Topic): void {
     this.#wakeHere(topic);
+    this.tell(topic);
+  }
+
+  /** Wakes the listeners in the other processes alone. */
+  tell(topic: Topic): void {
     if (this.#stopped) return;
     this.#pending.add(topic);
     this.#sending ??= this.#send().finally(() => (this.#sending = undefined));
@@ -86,5 +91,5 @@ export class Wakeups {
 }
 
 function isTopic(text: string): text is Topic {
-  return text.startsWith('events:') || text.startsWith('work:');
+  return text.startsWith('events:') || text.startsWith('work:') || text === 'controllers';
 }

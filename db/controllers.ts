@@ -58,12 +58,7 @@ export async function registerController(
       return { stored: present, woken: [], refused: true };
     if (present && same(present, wanted) && wanted.revision <= present.revision)
       return { stored: present, woken: [], refused: false };
-    // The cursors are locked until commit: an event that the relay passes before it can see this registration is one
-    // that the statement below sees as an object.
-    await queries.query({
-      text: `select from syncsets.cursors where $1 = '*' or type = any ($2::text[]) order by type for update`,
-      values: [wanted.type, [wanted.type, ...wanted.watches]],
-    });
+    await lockCursors(queries);
     // What was committed before goes to the others now: for the newcomer it is among the objects enqueued below, once.
     const relayed = await queries.query<{ woken: string[] }>({
       text: `select r.woken from syncsets.cursors c, lateral syncsets.relay_work(c.type, 1000000) r
@@ -131,9 +126,19 @@ export async function enqueueAll(
   return row?.woken ?? [];
 }
 
+/**
+ * Locks the cursors of all types until the commit: an event that a relay passes before it can see a registration is one that
+ * the registration sees as an object, and no keys are enqueued for who is registered no longer.
+ */
+async function lockCursors(queries: Queries): Promise<void> {
+  await queries.query({ text: 'select from syncsets.cursors order by type for update' });
+  await queries.query({ text: 'update syncsets.cursors set registrations = registrations + 1' });
+}
+
 /** Forgets a controller with all its work; false when there is none of that name. */
 export async function deleteController(database: Database, name: string): Promise<boolean> {
   return database.transaction(async queries => {
+    await lockCursors(queries);
     const rows = await queries.query({
       text: 'delete from syncsets.controllers where name = $1 returning 1',
       values: [name],

@@ -11,6 +11,8 @@ export interface LogEvent extends Key {
   before: string | null;
   changed: ChangedPart[];
   actor: string;
+  /** The writer held the claim of this very key. */
+  own: boolean;
   traceparent: string | null;
   /** When it was committed, in ms since 1970. */
   at: number;
@@ -46,7 +48,7 @@ export async function readEvents(
   return database.query<LogEvent>({
     name: 'read-events',
     text: `select e.version, e.previous, e.op, e.namespace, e.name, e.uid, e.object::text as object, e.before::text as before,
-        e.changed, e.actor, e.traceparent, (extract(epoch from e.at) * 1000)::double precision as at
+        e.changed, e.actor, e.own, e.traceparent, (extract(epoch from e.at) * 1000)::double precision as at
       from syncsets.events e where e.type = $1 and e.version > $2 and e.at >= to_timestamp($4::double precision / 1000)
       order by e.version limit $3`,
     values: [type, after, limit, since ?? 0],

@@ -8,6 +8,7 @@ export {
   VersionGone,
   type ChangedPart,
   type ClaimReference,
+  type Committed,
   type Key,
   type ListRequest,
   type Page,
@@ -17,7 +18,18 @@ export {
 } from './objects.js';
 export type { FieldCondition, LabelCondition, Selector } from './selectors.js';
 export { logRange, readEvents, type LogEvent, type LogRange } from './events.js';
-export { advancePublished, dropLeases, publishedUpTo, relayWork, takeLeases, type RelayStep } from './relay.js';
+export {
+  advancePublished,
+  advanceWork,
+  dropLeases,
+  publishedUpTo,
+  relayPosition,
+  relayWork,
+  takeLeases,
+  type NewKey,
+  type RelayPosition,
+  type RelayStep,
+} from './relay.js';
 export {
   deleteController,
   findController,

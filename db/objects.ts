@@ -1,6 +1,7 @@
 import pg from 'pg';
 import { Batch } from './batch.js';
 import { sqlState, type Database } from './database.js';
+import type { LogEvent } from './events.js';
 import { selectorSql, type Selector } from './selectors.js';
 import { makeEventPartitions } from './types.js';
 
@@ -35,7 +36,10 @@ export interface WriteItem extends Key {
   uid?: string;
   /** The version the write was computed from; for update and delete. */
   expect?: number;
-  /** The object without resourceVersion and time stamps, which are set here; not for delete. */
+  /**
+   * The object without `resourceVersion` and `updatedAt`, which are set here, as are `createdAt` of a create and `deletedAt`
+   * of `deleting`. A delete leaves it out, unless it changes the object once more.
+   */
   object?: string;
   labels?: Record<string, string>;
   sealed?: Record<string, unknown> | null;
@@ -53,7 +57,7 @@ export interface WriteItem extends Key {
 }
 
 export type WriteResult =
-  | { outcome: 'ok'; version: number; stamp: string }
+  | { outcome: 'ok'; version: number; stamp: string; /** As stored, where the item had an object. */ object?: string }
   | { outcome: 'exists' | 'missing' | 'conflict' | 'fenced' }
   | { outcome: 'refused'; message: string };
 
@@ -81,14 +85,19 @@ export class VersionGone extends Error {
   }
 }
 
+/** Hears of each committed batch of writes of a type: its events, or undefined when they are not all known here. */
+export type Committed = (type: string, events: LogEvent[] | undefined) => void;
+
 /** Reads and writes of objects of all types: batched per type, so that waiting requests share a statement. */
 export class ObjectStore {
   readonly #database: Database;
+  readonly #committed: Committed;
   readonly #writers = new Map<string, Batch<WriteItem, WriteResult>>();
   readonly #readers = new Map<string, Batch<Key, { found: StoredObject | undefined }>>();
 
-  constructor(database: Database) {
+  constructor(database: Database, committed: Committed = () => undefined) {
     this.#database = database;
+    this.#committed = committed;
   }
 
   /** Stores one write together with what else waits for its type. Throws the driver's error when the database is away. */
@@ -214,11 +223,12 @@ export class ObjectStore {
       outcome: 'ok' | 'exists' | 'missing' | 'conflict' | 'fenced';
       version: number | null;
       stamp: string;
+      uid: string | null;
     }[];
     try {
       rows = await this.#database.query({
         name: 'write',
-        text: 'select i, outcome, version, stamp from syncsets.write($1, $2)',
+        text: 'select i, outcome, version, stamp, uid from syncsets.write($1, $2) order by i',
         values: [type, `[${items.map(itemJson).join(',')}]`],
       });
     } catch (error) {
@@ -236,12 +246,19 @@ export class ObjectStore {
       return results;
     }
     const results: WriteResult[] = [];
-    for (const { i, outcome, version, stamp } of rows) {
-      results[i] =
-        outcome === 'ok' && version !== null
-          ? { outcome: 'ok', version, stamp }
-          : { outcome: outcome === 'ok' ? 'conflict' : outcome };
+    let events: LogEvent[] | undefined = [];
+    for (const { i, outcome, version, stamp, uid } of rows) {
+      const item = items[i];
+      if (outcome !== 'ok' || version === null || !item) {
+        results[i] = { outcome: outcome === 'ok' ? 'conflict' : outcome };
+        continue;
+      }
+      const object = item.object === undefined ? undefined : stamped(item, item.object, version, stamp);
+      results[i] = { outcome: 'ok', version, stamp, ...(object === undefined ? {} : { object }) };
+      if (object === undefined || uid === null) events = undefined;
+      else events?.push(eventOf(item, { version, stamp, uid, object }));
     }
+    if (events === undefined || events.length > 0) this.#committed(type, events);
     return results;
   }
 }
@@ -249,6 +266,37 @@ export class ObjectStore {
 // 23514 is also a check's violation; only a missing partition says so without a constraint.
 function isNoPartition(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code === '23514' && error.constraint === undefined;
+}
+
+/** The JSON of a stored object: what the item holds and what the write has set. */
+function stamped(item: WriteItem, object: string, version: number, stamp: string): string {
+  let stamps = `"resourceVersion":"${version}"`;
+  if (item.op === 'create') stamps += `,"createdAt":"${stamp}"`;
+  if (item.op !== 'delete') stamps += `,"updatedAt":"${stamp}"`;
+  if (item.deleting) stamps += `,"deletedAt":"${stamp}"`;
+  return `${object.slice(0, -1)}${object.length > 2 ? ',' : ''}${stamps}}`;
+}
+
+function eventOf(
+  item: WriteItem,
+  { version, stamp, uid, object }: { version: number; stamp: string; uid: string; object: string },
+): LogEvent {
+  const ops = { create: 'ADDED', update: 'MODIFIED', delete: 'DELETED' } as const;
+  return {
+    version,
+    previous: version - 1,
+    op: ops[item.op],
+    namespace: item.namespace,
+    name: item.name,
+    uid,
+    object,
+    before: item.before ?? null,
+    changed: item.changed,
+    actor: item.actor,
+    own: item.own,
+    traceparent: item.traceparent ?? null,
+    at: Date.parse(stamp),
+  };
 }
 
 function itemJson(item: WriteItem, i: number): string {

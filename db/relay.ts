@@ -1,4 +1,4 @@
-import type { Database } from './database.js';
+import { unsynced, type Database } from './database.js';
 
 /** What one step of the work relay did: how many events it passed and which controllers have new keys. */
 export interface RelayStep {
@@ -6,11 +6,63 @@ export interface RelayStep {
   woken: string[];
 }
 
+/** Where the work cursor of a type is and whom its events concern; valid as long as `registrations` stays the same. */
+export interface RelayPosition {
+  work: number;
+  registrations: number;
+  /** Controllers that reconcile the type, and which parts of a change make a key for them. */
+  interested: { name: string; interests: string[] }[];
+  /** Controllers that map the type's events to keys of their own. */
+  mappers: string[];
+}
+
+/** A key that an event made. */
+export interface NewKey {
+  controller: string;
+  namespace: string;
+  name: string;
+  uid: string;
+  version: number;
+  priority: number;
+  reason: string;
+}
+
+export async function relayPosition(database: Database, type: string): Promise<RelayPosition> {
+  const [row] = await database.query<RelayPosition>({
+    name: 'relay-position',
+    text: `select c.work, c.registrations,
+        coalesce((select jsonb_agg(jsonb_build_object('name', k.name, 'interests', k.interests)) from syncsets.controllers k
+          where k.type = c.type or k.type = '*'), '[]') as interested,
+        array(select k.name from syncsets.controllers k where c.type = any (k.watches)) as mappers
+      from syncsets.cursors c where c.type = $1`,
+    values: [type],
+  });
+  if (!row) throw new Error(`type ${type} has no cursor row`);
+  return row;
+}
+
+/**
+ * Moves the work cursor of a type and enqueues the keys that its events made, in one transaction. Returns the controllers that
+ * have new keys; undefined when the cursor or the registrations are no longer those that the keys were computed from.
+ */
+export async function advanceWork(
+  database: Database,
+  type: string,
+  step: { from: number; to: number; registrations: number; keys: NewKey[] },
+): Promise<string[] | undefined> {
+  const [row] = await database.query<{ woken: string[] | null }>({
+    name: 'advance-work',
+    text: `select syncsets.advance_work($1, $2, $3, $4, $5) as woken where ${unsynced}`,
+    values: [type, step.from, step.to, step.registrations, JSON.stringify(step.keys)],
+  });
+  return row?.woken ?? undefined;
+}
+
 /** Makes work rows of the next events of a type; undefined while another process is at it. */
 export async function relayWork(database: Database, type: string, limit: number): Promise<RelayStep | undefined> {
   const [row] = await database.query<RelayStep>({
     name: 'relay-work',
-    text: 'select events, woken from syncsets.relay_work($1, $2)',
+    text: `select events, woken from syncsets.relay_work($1, $2) where ${unsynced}`,
     values: [type, limit],
   });
   return row;
@@ -30,7 +82,7 @@ export async function publishedUpTo(database: Database, type: string): Promise<n
 export async function advancePublished(database: Database, type: string, from: number, to: number): Promise<boolean> {
   const rows = await database.query({
     name: 'advance-published',
-    text: 'update syncsets.cursors set published = $3 where type = $1 and published = $2 returning 1',
+    text: `update syncsets.cursors set published = $3 where type = $1 and published = $2 and ${unsynced} returning 1`,
     values: [type, from, to],
   });
   return rows.length > 0;

@@ -277,10 +277,12 @@ export async function takeUnsent(
         select w.type, w.namespace, w.name from syncsets.work w
         where w.controller = $1 and w.state = 'queued' and w.sent_at is null
         order by w.priority desc, w.rank limit $2 for update skip locked
+      ), sent as (
+        update syncsets.work w set sent_at = clock_timestamp() from unsent u
+        where w.controller = $1 and w.type = u.type and w.namespace = u.namespace and w.name = u.name
+        returning w.type, w.namespace, w.name, w.uid, w.version, w.priority, w.rank
       )
-      update syncsets.work w set sent_at = clock_timestamp() from unsent u
-      where w.controller = $1 and w.type = u.type and w.namespace = u.namespace and w.name = u.name
-      returning w.type, w.namespace, w.name, w.uid, w.version`,
+      select type, namespace, name, uid, version from sent order by priority desc, rank`,
     values: [controller, limit],
   });
 }

@@ -73,7 +73,9 @@ create table syncsets.maps (
 create table syncsets.cursors (
   type text collate "C" primary key,
   work bigint not null default 0,
-  published bigint not null default 0
+  published bigint not null default 0,
+  -- counts the changes of who is registered for the type: keys computed from former registrations are not enqueued
+  registrations bigint not null default 0
 ) with (fillfactor = 50);
 
 -- Who leads what among the API replicas. Losing a lease is harmless: every step is a compare-and-set on a cursor or a row.
@@ -146,6 +148,21 @@ begin
 end
 $$;
 
+-- Moves the work cursor of a type from one version to another and enqueues what the caller computed of the events between:
+-- {controller, namespace, name, uid, version, priority, reason}. Null, and nothing is done, when cursor or registrations are
+-- not those it was computed from.
+create function syncsets.advance_work(p_type text, p_from bigint, p_to bigint, p_registrations bigint, p_keys jsonb) returns text[]
+language plpgsql as $$
+begin
+  update syncsets.cursors c set work = p_to where c.type = p_type and c.work = p_from and c.registrations = p_registrations;
+  if not found then return null; end if;
+  if p_keys = '[]' then return '{}'; end if;
+  return syncsets.enqueue(array(
+    select row(k.controller, p_type, k.namespace, k.name, k.uid, k.version, k.priority, k.reason)::syncsets.key
+    from jsonb_to_recordset(p_keys) as k(controller text, namespace text, name text, uid uuid, version bigint, priority integer, reason text)));
+end
+$$;
+
 -- Moves the work cursor of a type over its newest events and makes their work rows, in one transaction.
 -- Whoever calls it while another call is under way gets nothing: the cursor row's lock is the guard, no leader is needed
 -- for correctness.
@@ -192,7 +209,7 @@ $$;
 
 -- Down Migration
 
-drop function syncsets.relay_work;
+drop function syncsets.relay_work, syncsets.advance_work;
 drop function syncsets.enqueue;
 drop type syncsets.key;
 drop table syncsets.leases, syncsets.cursors, syncsets.maps, syncsets.work, syncsets.workers, syncsets.controllers;

@@ -35,6 +35,8 @@ declare
   v_nonce uuid := gen_random_uuid();
   v_claimed syncsets.work[];
 begin
+  -- A claim or a result that is lost in a crash of the database makes its key run once more: no commit here waits for the disk.
+  perform set_config('synchronous_commit', 'off', true);
   insert into syncsets.workers as k (controller, worker, expires_at)
     values (p_controller, p_worker, clock_timestamp() + make_interval(secs => p_seconds))
     on conflict (controller, worker) do update set expires_at = excluded.expires_at
@@ -86,6 +88,7 @@ returns table (i integer, state text, queued boolean)
 language plpgsql set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_material = off as $$
 begin
+  perform set_config('synchronous_commit', 'off', true);
   -- in key order, so that two of these never deadlock
   perform from syncsets.work w
     where (w.controller, w.type, w.namespace, w.name) in (
