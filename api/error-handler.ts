@@ -3,7 +3,7 @@ import type { NextFunction, Request, Response } from 'express';
 import type { Log } from '../db/index.js';
 import { ApiError, toApiError, type ErrorBody } from './errors.js';
 import { ClientGone } from './list.js';
-import { invalid, unknownFieldError } from './objects.js';
+import { invalid, unknownFieldError } from './refusals.js';
 import { fieldErrors } from './validation.js';
 
 /** Turns whatever was thrown into an answer, once. What is not of the catalogue is a bug: 500, and the log has its stack. */

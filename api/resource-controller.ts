@@ -2,12 +2,15 @@ import { Controller } from '@tsoa/runtime';
 import type { Request, Response } from 'express';
 import { isHeld, listNotices, recordNotice, type Key } from '../db/index.js';
 import { ApiError } from './errors.js';
+import { checkInput } from './input.js';
 import type { JsonObject } from './json.js';
 import { sendList, type Selection } from './list.js';
 import type { NoticeInput } from './notice.js';
-import type { Preconditions, Writer } from './objects.js';
+import type { Change, Deletion, Writer } from './operation.js';
 import type { Platform } from './platform.js';
+import type { Preconditions } from './preconditions.js';
 import type { DeleteQuery, ListQuery } from './queries.js';
+import { lostClaim, refuse, refuseForeignKey } from './refusals.js';
 import { parseSelector } from './selectors.js';
 import { readClaimToken } from './tokens.js';
 import type { TypeDefinition } from './type-definition.js';
@@ -27,11 +30,7 @@ export abstract class ResourceController extends Controller {
   }
 
   protected async createObject(request: Request, body: object): Promise<void> {
-    const { json, version, key } = await this.#platform.objects.create(this.#type, fields(body), writer(request));
-    const path = [this.#type.type, ...(key.namespace === '' ? [] : [key.namespace]), key.name]
-      .map(encodeURIComponent)
-      .join('/');
-    send(responseOf(request).location(`/v1/${path}`), 201, json, version);
+    await this.#create(request, fields(body));
   }
 
   protected async listObjects(request: Request, query: ListQuery): Promise<void> {
@@ -47,6 +46,9 @@ export abstract class ResourceController extends Controller {
     };
     const version = query.resourceVersion === undefined ? undefined : parseVersion(query.resourceVersion);
     const response = responseOf(request);
+    if (watch === true && request.method === 'HEAD') {
+      throw new ApiError('InvalidQuery', 'watch: HEAD has no answer that could go on; send GET.');
+    }
     if (watch !== true) {
       await sendList(this.#platform, response, selection, {
         limit,
@@ -71,50 +73,27 @@ export abstract class ResourceController extends Controller {
   }
 
   protected async replaceObject(request: Request, key: Key, body: object): Promise<void> {
-    if (request.get('If-None-Match')?.trim() === '*') {
-      const { name, namespace } = key;
-      const given = fields(body);
-      for (const field of ['name', 'namespace'] as const) {
-        if (given[field] !== undefined && given[field] !== key[field]) {
-          throw new ApiError('Invalid', `${field} must be "${key[field]}", as in the URL, or be left out.`, [
-            { path: field, message: 'differs from the URL' },
-          ]);
-        }
-      }
-      const input = { ...given, name, ...(namespace === '' ? {} : { namespace }) };
-      await this.createObject(request, this.#platform.objects.validated(this.#type, input));
+    const given = fields(body);
+    if (request.get('If-None-Match')?.trim() !== '*') {
+      await this.#carryOut(request, { verb: 'replace', key, body: given, preconditions: preconditionsOf(request) });
       return;
     }
-    const { json, version } = await this.#platform.objects.replace(
-      this.#type,
-      key,
-      fields(body),
-      preconditions(request),
-      writer(request),
-    );
-    send(responseOf(request), 200, json, version);
+    refuseForeignKey(key, given);
+    const { name, namespace } = key;
+    const input = { ...given, name, ...(namespace === '' ? {} : { namespace }) };
+    // The route could not check it: its body is that of a new object only with this header.
+    refuse(checkInput(this.#type, input));
+    await this.#create(request, input);
   }
 
-  protected async patchObject(request: Request, key: Key, body: object): Promise<void> {
-    const { json, version } = await this.#platform.objects.patch(
-      this.#type,
-      key,
-      fields(body),
-      preconditions(request),
-      writer(request),
-    );
-    send(responseOf(request), 200, json, version);
+  protected patchObject(request: Request, key: Key, body: object): Promise<void> {
+    const preconditions = preconditionsOf(request);
+    return this.#carryOut(request, { verb: 'patch', key, body: fields(body), preconditions });
   }
 
-  protected async deleteObject(request: Request, key: Key, query: DeleteQuery): Promise<void> {
-    const { uid, resourceVersion = preconditions(request).resourceVersion } = query;
-    const { json, version } = await this.#platform.objects.remove(
-      this.#type,
-      key,
-      { uid, resourceVersion },
-      writer(request),
-    );
-    send(responseOf(request), 200, json, version);
+  protected deleteObject(request: Request, key: Key, query: DeleteQuery): Promise<void> {
+    const { uid, resourceVersion = preconditionsOf(request).resourceVersion } = query;
+    return this.#carryOut(request, { verb: 'delete', key, preconditions: { uid, resourceVersion } });
   }
 
   protected readStatus(request: Request, key: Key): Promise<void> {
@@ -180,16 +159,27 @@ export abstract class ResourceController extends Controller {
     send(responseOf(request), 201, JSON.stringify(notice), undefined);
   }
 
-  async #updateStatus(request: Request, key: Key, body: object, how: 'replace' | 'patch'): Promise<void> {
-    const { objects } = this.#platform;
-    const { json, version } = await objects.updateStatus(
-      this.#type,
-      key,
-      fields(body),
-      how,
-      preconditions(request),
-      writer(request),
-    );
+  #updateStatus(request: Request, key: Key, body: object, verb: 'replace' | 'patch'): Promise<void> {
+    const preconditions = preconditionsOf(request);
+    return this.#carryOut(request, { verb, key, body: fields(body), subresource: 'status', preconditions });
+  }
+
+  async #create(request: Request, input: JsonObject): Promise<void> {
+    const type = this.#type;
+    const operation = { verb: 'create', type, input, writer: writer(request) } as const;
+    const { json, version, key } = await this.#platform.objects.carryOut(operation);
+    const path = [type.type, ...(key.namespace === '' ? [] : [key.namespace]), key.name]
+      .map(encodeURIComponent)
+      .join('/');
+    send(responseOf(request).location(`/v1/${path}`), 201, json, version);
+  }
+
+  async #carryOut(
+    request: Request,
+    operation: Omit<Change, 'type' | 'writer'> | Omit<Deletion, 'type' | 'writer'>,
+  ): Promise<void> {
+    const more = { type: this.#type, writer: writer(request) };
+    const { json, version } = await this.#platform.objects.carryOut({ ...operation, ...more });
     send(responseOf(request), 200, json, version);
   }
 }
@@ -224,11 +214,7 @@ export function send(response: Response, status: number, json: string, version: 
   response.end(json);
 }
 
-function lostClaim(): ApiError {
-  return new ApiError('Fenced', 'The claim is lost; drop the work, it is done elsewhere.');
-}
-
-function preconditions(request: Request): Preconditions {
+function preconditionsOf(request: Request): Preconditions {
   const match = request.get('If-Match');
   if (match === undefined || match.trim() === '*') return {};
   const [version, ...more] = entityTags(match);

@@ -50,7 +50,7 @@ export class ApiServer {
       types: new Map(types.map(type => [type.type, type])),
       database,
       store,
-      objects: new Objects({ store, secrets }),
+      objects: new Objects({ database, store, secrets }),
       secrets,
       watches,
       claims: new Claims({ database, bus }),

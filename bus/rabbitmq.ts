@@ -173,7 +173,7 @@ export class RabbitTransport {
 
 function eventBody(type: string, event: LogEvent): Buffer {
   const { op, version, previous, object } = event;
-  const large = object.length > largestObject;
+  const large = Buffer.byteLength(object) > largestObject;
   const head = `{"op":"${op}","type":"${type}","resourceVersion":"${version}","previousResourceVersion":"${previous}",`;
   return Buffer.from(head + (large ? '"truncated":true}' : `"object":${object}}`));
 }

@@ -107,7 +107,7 @@ export class ObjectStore {
       writer = new Batch({
         run: items => this.#write(type, items),
         key: one => `${one.namespace}/${one.name}`,
-        size: one => (one.object?.length ?? 0) + (one.before?.length ?? 0) + 512,
+        size: one => Buffer.byteLength(one.object ?? '') + Buffer.byteLength(one.before ?? '') + 512,
         maxItems: 500,
         maxBytes: 8_000_000,
         // The second statement parses its items while the first one holds the counter row until its commit.
