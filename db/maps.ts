@@ -29,7 +29,16 @@ export async function claimMap(
       values: [controller],
     });
     if (!map) return undefined;
-    if (map.version < map.log_start) {
+    const events = await queries.query<ClaimedMap['events'][number] & { version: number; previous: number }>({
+      text: `select e.version, e.previous, e.op, case when e.op <> 'DELETED' then e.object::text end as object,
+          case when e.op <> 'ADDED' then ((e.object || coalesce(e.before, '{}'))
+            - array(select b.key from jsonb_each(e.before) b where b.value = 'null'::jsonb))::text end as before
+        from syncsets.events e where e.type = $1 and e.version > $2 order by e.version limit $3`,
+      values: [map.type, map.version, limit],
+    });
+    const [first] = events;
+    // A partition may have been dropped since the look at the log's start.
+    if (!first || map.version < map.log_start || first.previous > map.version) {
       const registration = await findController(queries, controller);
       if (registration) await enqueueAll(queries, controller, registration.type, 'resync');
       await queries.query({
@@ -38,13 +47,6 @@ export async function claimMap(
       });
       return undefined;
     }
-    const events = await queries.query<ClaimedMap['events'][number] & { version: number }>({
-      text: `select e.version, e.op, case when e.op <> 'DELETED' then e.object::text end as object,
-          case when e.op <> 'ADDED' then ((e.object || coalesce(e.before, '{}'))
-            - array(select b.key from jsonb_each(e.before) b where b.value = 'null'::jsonb))::text end as before
-        from syncsets.events e where e.type = $1 and e.version > $2 order by e.version limit $3`,
-      values: [map.type, map.version, limit],
-    });
     await queries.query({
       text: 'update syncsets.maps set nonce = $3, worker = $4, upto = $5 where controller = $1 and type = $2',
       values: [controller, map.type, map.nonce, worker, events.at(-1)?.version ?? map.head],

@@ -256,6 +256,6 @@ export class Worker<T extends Resource> {
     if (now !== this.#away) return;
     this.#away = !now;
     if (now) this.#log.info({}, 'the API answers again');
-    else this.#log.warn({ error: messageOf(error) }, 'the API is away; waiting for it');
+    else this.#log.warn({ error: messageOf(error) }, 'the API is away; waiting for it (API_URL says where it is)');
   }
 }

@@ -173,6 +173,7 @@ declare
   v_cursor bigint;
   v_head bigint;
   v_log_start bigint;
+  v_first bigint;
   v_upto bigint;
   v_count integer;
   v_keys syncsets.key[];
@@ -188,14 +189,14 @@ begin
   ), interested as (
     select c.name, c.interests from syncsets.controllers c where c.type = p_type or c.type = '*'
   )
-  select (select count(*) from batch), (select max(b.version) from batch b),
+  select (select count(*) from batch), (select min(b.previous) from batch b), (select max(b.version) from batch b),
     (select array_agg(row(i.name, b.type, b.namespace, b.name, b.uid, b.version,
         case when b.actor = 'client' then 10 else 0 end, lower(b.op))::syncsets.key)
       from batch b join interested i
         on (b.changed && i.interests) and not (b.own and b.actor = 'controller:' || i.name))
-    into v_count, v_upto, v_keys;
-  if v_upto is null or v_cursor < v_log_start then
-    -- the log no longer holds what the cursor has not seen: everything is enqueued, below the priority of any change
+    into v_count, v_first, v_upto, v_keys;
+  if v_upto is null or v_cursor < v_log_start or v_first > v_cursor then
+    -- the log no longer holds what the cursor has not seen (its partition may go between two looks): everything is enqueued, below the priority of any change
     select array_agg(row(c.name, o.type, o.namespace, o.name, o.uid, o.version, -10, 'resync')::syncsets.key) into v_keys
       from syncsets.objects o join syncsets.controllers c on c.type = o.type or c.type = '*' where o.type = p_type;
     v_upto := v_head;

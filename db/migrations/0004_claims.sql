@@ -118,7 +118,9 @@ begin
     update syncsets.work w set
       state = case when j.again then 'queued' else 'waiting' end,
       reason = case when j.dirty then 'changed' when j.result = 'released' then 'released' when j.result = 'done' then 'requeueAfter' else j.result end,
-      priority = case when j.dirty then j.dirty_priority when j.result = 'done' then -10 else j.priority end,
+      -- a key that fails again and again does not hold up what people change
+      priority = case when j.dirty then j.dirty_priority when j.result = 'done' then -10 when j.result = 'error' then least(j.priority, 0)
+        else j.priority end,
       attempts = case j.result when 'done' then 0 when 'released' then j.attempts else j.attempts + 1 end,
       not_before = case
         when j.again then null
