@@ -1,5 +1,5 @@
 import type { Response } from 'express';
-import type { Key, ObjectStore, Page, Selector } from '../db/index.js';
+import { readPage, type Database, type Key, type Page, type Selector } from '../db/index.js';
 import { ApiError, expired } from './errors.js';
 import type { Secrets } from './secrets.js';
 import { continueToken, readContinueToken } from './tokens.js';
@@ -29,7 +29,7 @@ const pageSize = 500;
  * more. Between pages no connection to the database is held. Returns the version and where the list goes on.
  */
 export async function readPages(
-  store: ObjectStore,
+  database: Database,
   selection: Selection,
   options: { limit: number | undefined; from?: { version: number; after: Key } },
   page: (objects: Page['objects'], version: number) => Promise<void> | void,
@@ -37,7 +37,7 @@ export async function readPages(
   let from = options.from;
   let left = options.limit ?? Infinity;
   for (;;) {
-    const result = await store.list(selection.type.type, {
+    const result = await readPage(database, selection.type.type, {
       selector: selection.selector,
       limit: Math.min(left, pageSize),
       ...(selection.namespace === undefined ? {} : { namespace: selection.namespace }),
@@ -54,7 +54,7 @@ export async function readPages(
 
 /** Answers a list: `{"resourceVersion", "items", "continue"?}`, written as the pages come. */
 export async function sendList(
-  { store, secrets }: { store: ObjectStore; secrets: Secrets },
+  { database, secrets }: { database: Database; secrets: Secrets },
   response: Response,
   selection: Selection,
   options: ListOptions,
@@ -70,7 +70,7 @@ export async function sendList(
   let begun = false;
   let items = 0;
   const { next } = await readPages(
-    store,
+    database,
     selection,
     { limit: options.limit, ...(from ? { from } : {}) },
     async (objects, version) => {

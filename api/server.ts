@@ -45,7 +45,7 @@ export class ApiServer {
     const { database, bus, log, tls, host, port, token, isLocalHost } = this.#options;
     const secrets = await Secrets.load(database, this.#options.encryptionKeys);
     const store = new ObjectStore(database, (type, events) => bus.wrote(type, events));
-    const watches = new Watches({ database, store, tail: type => bus.tail(type) });
+    const watches = new Watches({ database, tail: type => bus.tail(type) });
     const platform: Platform = {
       types: new Map(types.map(type => [type.type, type])),
       database,

@@ -1,6 +1,6 @@
 import type { Request, Response } from 'express';
 import type { Tail } from '../bus/index.js';
-import { logRange, readEvents, type Database, type LogEvent, type ObjectStore } from '../db/index.js';
+import { logRange, readEvents, type Database, type LogEvent } from '../db/index.js';
 import { expired, toApiError, ApiError } from './errors.js';
 import { isObject, parseJson, stringifyJson, type JsonObject } from './json.js';
 import { ClientGone, drained, readPages, type Selection } from './list.js';
@@ -54,15 +54,13 @@ class WireEvent {
 /** All watch connections of a process. */
 export class Watches {
   readonly #database: Database;
-  readonly #store: ObjectStore;
   readonly #tail: (type: string) => Tail;
   readonly #wire = new WeakMap<LogEvent, WireEvent>();
   readonly #streams = new Set<WatchStream>();
   #bookmarks: NodeJS.Timeout | undefined;
 
-  constructor(options: { database: Database; store: ObjectStore; tail: (type: string) => Tail }) {
+  constructor(options: { database: Database; tail: (type: string) => Tail }) {
     this.#database = options.database;
-    this.#store = options.store;
     this.#tail = options.tail;
   }
 
@@ -116,7 +114,7 @@ export class Watches {
   }
 
   async #sendCurrent(stream: WatchStream, selection: Selection): Promise<number> {
-    const { version } = await readPages(this.#store, selection, { limit: undefined }, async objects => {
+    const { version } = await readPages(this.#database, selection, { limit: undefined }, async objects => {
       for (const { version, object } of objects) stream.initial(object, version);
       await stream.drained();
     });

@@ -5,17 +5,15 @@ export { parseConnection, type ConnectionVariables } from './parameters.js';
 export { ensureTypes, maintainEventLog, type TypeTable } from './types.js';
 export {
   ObjectStore,
-  VersionGone,
   type ChangedPart,
   type ClaimReference,
   type Committed,
   type Key,
-  type ListRequest,
-  type Page,
   type StoredObject,
   type WriteItem,
   type WriteResult,
 } from './objects.js';
+export { readPage, VersionGone, type ListRequest, type Page } from './lists.js';
 export type { FieldCondition, LabelCondition, Selector } from './selectors.js';
 export { logRange, readEvents, type LogEvent, type LogRange } from './events.js';
 export {
