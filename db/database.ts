@@ -114,6 +114,37 @@ export class Database implements Queries {
   }
 
   /**
+   * Runs `work` on a connection of its own, outside of a transaction and without the pool's time-outs: for statements that take
+   * minutes. When `signal` aborts, the statement under way is cancelled. Throws the driver's error.
+   */
+  async session<T>(work: (queries: Queries) => Promise<T>, signal?: AbortSignal): Promise<T> {
+    signal?.throwIfAborted();
+    const client = new pg.Client({ ...this.#connection, connectionTimeoutMillis: 5_000 });
+    // A connection that is lost fails the statement under way; the event besides would end the process.
+    client.on('error', error => this.#log('warn', 'database connection lost', { reason: error.message }));
+    await client.connect();
+    const { rows } = await client.query<{ pid: number }>('select pg_backend_pid() as pid');
+    const cancel = () => {
+      this.query({ text: 'select pg_cancel_backend($1)', values: [rows[0]?.pid] }).catch((error: unknown) => {
+        this.#log('warn', 'a statement could not be cancelled', { error });
+      });
+    };
+    try {
+      signal?.addEventListener('abort', cancel, { once: true });
+      signal?.throwIfAborted();
+      return await work({
+        async query<Row extends QueryResultRow>(statement: { name?: string; text: string; values?: unknown[] }) {
+          signal?.throwIfAborted();
+          return (await client.query<Row>(statement)).rows;
+        },
+      });
+    } finally {
+      signal?.removeEventListener('abort', cancel);
+      await client.end();
+    }
+  }
+
+  /**
    * Hears the notifications of a channel on one connection of its own, which is opened again when it is lost. A notification
    * is a hint and may be missed: `reconnected` is called after every reconnect so that the caller looks for itself.
    */
