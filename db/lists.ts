@@ -86,7 +86,7 @@ export async function readPage(database: Database, type: string, request: ListRe
   const { limit } = request;
   // A selector without an index leaves no choice, and one without conditions stops at its page's end anyway.
   const isFree = !selectorParts(request.selector, 'o', []).indexed;
-  let plan: Plan = { how: 'walk', budget: isFree ? Infinity : Math.max(1000, 4 * limit) };
+  let plan: Plan = { how: 'walk', budget: isFree ? Infinity : Math.max(200, limit) };
   for (;;) {
     const budget: number = plan.how === 'walk' ? plan.budget : Infinity;
     const rows: Row[] = await database.query<Row>(pageSql(type, request, plan));
