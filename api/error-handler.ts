@@ -22,9 +22,16 @@ export function answerErrors(log: Log) {
     const shown =
       known ??
       new ApiError('Internal', `This is a defect of the server. Its log says more under the request id ${request.id}.`);
-    const { code, status, message, details, headers } = shown;
+    const { code, status, message, details, headers, next } = shown;
     const body: ErrorBody = {
-      error: { code, status, message, ...(details ? { details } : {}), requestId: request.id },
+      error: {
+        code,
+        status,
+        message,
+        ...(details ? { details } : {}),
+        ...(next === undefined ? {} : { continue: next }),
+        requestId: request.id,
+      },
     };
     // A request whose body is not read to its end leaves a connection that cannot be used again.
     if (!request.complete) response.setHeader('Connection', 'close');

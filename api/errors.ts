@@ -43,6 +43,8 @@ export interface ErrorBody {
     message: string;
     /** All violations, each with its path. */
     details?: ErrorDetail[];
+    /** With `Expired`, for a page of a list: a token that goes on after the same object, in the state of now. */
+    continue?: string;
     /** The request's id: the server's log says more under it. */
     requestId: string;
   };
@@ -57,6 +59,7 @@ export class ApiError extends Error {
     message: string,
     readonly details?: ErrorDetail[],
     readonly headers: Record<string, string> = {},
+    readonly next?: string,
   ) {
     super(message);
     this.status = catalogue[code];

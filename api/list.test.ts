@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { connect } from 'node:net';
 import { expect } from 'chai';
 import { startApi, type TestApi } from '../test/platform.js';
 
@@ -94,11 +96,177 @@ describe('a list', () => {
     }
   });
 
-  it('answers 410 to a page whose version the log no longer reaches', async () => {
+  it('refuses a continue token that was edited', async () => {
     const { body } = await api.call('GET', '/v1/clusters?namespace=one&limit=1');
-    await api.call('POST', '/v1/clusters', { name: 'later' });
+    const [text = '', signature = ''] = body.continue.split('.');
+    const edited = Buffer.from(Buffer.from(text, 'base64url').toString().replace('"a"', '"b"')).toString('base64url');
+    for (const token of [
+      `${edited}.${signature}`,
+      text,
+      `${text}.${signature}.`,
+      `${text}.${signature.slice(1)}`,
+      'x',
+      '',
+    ]) {
+      const answer = await api.call('GET', `/v1/clusters?namespace=one&limit=1&continue=${token}`);
+      expect([token, answer.status, answer.body.error?.code]).to.deep.equal([token, 400, 'InvalidQuery']);
+    }
+  });
+
+  it('answers 410 to a page whose version the log no longer reaches, with a token that goes on in the state of now', async () => {
+    const { body } = await api.call('GET', '/v1/clusters?namespace=one&limit=1');
+    await api.call('POST', '/v1/clusters', { name: 'later', namespace: 'one' });
     await api.database.query({ text: `update syncsets.types set log_start = version where type = 'clusters'` });
     const answer = await api.call('GET', `/v1/clusters?namespace=one&limit=1&continue=${body.continue}`);
     expect([answer.status, answer.body.error.code]).to.deep.equal([410, 'Expired']);
+    const rest = await api.call('GET', `/v1/clusters?namespace=one&limit=9&continue=${answer.body.error.continue}`);
+    expect(rest.body.items.map((item: { name: string }) => item.name)).to.deep.equal(['b', 'c', 'later']);
+    expect(Number(rest.body.resourceVersion)).to.be.greaterThan(Number(body.resourceVersion));
+  });
+
+  it('answers 410 to a token from the future of a restored database', async () => {
+    const { body } = await api.call('GET', '/v1/clusters?namespace=one&limit=1');
+    const versions = await api.database.query<{ version: number }>({
+      text: `update syncsets.types set version = version - 1, log_start = 0 where type = 'clusters' returning version`,
+    });
+    expect(versions).to.have.length(1);
+    const answer = await api.call('GET', `/v1/clusters?namespace=one&limit=1&continue=${body.continue}`);
+    await api.database.query({ text: `update syncsets.types set version = version + 1 where type = 'clusters'` });
+    expect([answer.status, answer.body.error.code]).to.deep.equal([410, 'Expired']);
+  });
+
+  it('says how many objects follow, the same on every page', async () => {
+    for (let i = 0; i < 6; i++)
+      await api.call('POST', '/v1/clusters', { name: `n${i}`, namespace: 'counted', labels: { n: '1' } });
+    for (const selector of ['', '&labelSelector=n=1']) {
+      const query = `/v1/clusters?namespace=counted&limit=2${selector}`;
+      const pages = [(await api.call('GET', query)).body];
+      await api.call('POST', '/v1/clusters', { name: `more${pages.length}`, namespace: 'counted', labels: { n: '1' } });
+      await api.call('DELETE', `/v1/clusters/counted/more${pages.length}`);
+      while (pages.at(-1).continue)
+        pages.push((await api.call('GET', `${query}&continue=${pages.at(-1).continue}`)).body);
+      expect(pages.map(page => page.remainingItemCount)).to.deep.equal([4, 2, undefined]);
+    }
+  });
+
+  it('sends the parts of objects that were asked for, and with each which object it is', async () => {
+    await api.call('POST', '/v1/clusters', {
+      name: 'parts',
+      namespace: 'parts',
+      labels: { a: '1' },
+      kubeconfig: 'secret',
+      paused: { reason: 'a', until: '2027-01-31T12:00:00Z' },
+    });
+    const parts = async (fields: string) => {
+      const { body } = await api.call('GET', `/v1/clusters?namespace=parts&fields=${fields}`);
+      const [{ resourceVersion, ...rest }] = body.items;
+      expect(resourceVersion).to.match(/^[0-9]+$/);
+      return rest;
+    };
+    const key = { name: 'parts', namespace: 'parts' };
+    expect(await parts('labels')).to.deep.equal({ ...key, labels: { a: '1' } });
+    expect(await parts('paused.reason,labels.b')).to.deep.equal({ ...key, paused: { reason: 'a' }, labels: {} });
+    expect(await parts('paused.until,paused')).to.deep.equal({
+      ...key,
+      paused: { reason: 'a', until: '2027-01-31T12:00:00Z' },
+    });
+    expect(await parts('kubeconfig,status.nodeCount,context.x')).to.deep.equal({ ...key, kubeconfig: '••••••' });
+  });
+
+  it('orders by an indexed field both ways, in pages of one state', async () => {
+    const types = ['c', undefined, 'b', 'a', 'b', 'ü', 'B'];
+    for (const [i, secretType] of types.entries())
+      await api.call('POST', '/v1/secrets', { name: `s${i}`, namespace: `ns${i % 2}`, secretType, labels: { o: '1' } });
+    for (const selector of ['', '&labelSelector=o=1', '&labelSelector=o']) {
+      for (const [order, expected] of [
+        ['secretType', ['s6', 's1', 's3', 's2', 's4', 's0', 's5']],
+        ['secretType asc', ['s6', 's1', 's3', 's2', 's4', 's0', 's5']],
+        ['secretType desc', ['s5', 's0', 's4', 's2', 's3', 's1', 's6']],
+      ] as const) {
+        const query = `/v1/secrets?limit=2&orderBy=${order}${selector}`;
+        let page = (await api.call('GET', query)).body;
+        // What happens from now on belongs to a later state.
+        await api.call('PATCH', '/v1/secrets/ns0/s4', { secretType: 'zzz' });
+        await api.call('DELETE', '/v1/secrets/ns1/s5');
+        await api.call('POST', '/v1/secrets', { name: 'new', secretType: 'bb', labels: { o: '1' } });
+        const found = [...page.items];
+        while (page.continue) {
+          page = (await api.call('GET', `${query}&continue=${page.continue}`)).body;
+          found.push(...page.items);
+        }
+        expect(
+          found.map(item => item.name),
+          query,
+        ).to.deep.equal(expected);
+        await api.call('PATCH', '/v1/secrets/ns0/s4', { secretType: 'b' });
+        await api.call('POST', '/v1/secrets', { name: 's5', namespace: 'ns1', secretType: 'ü', labels: { o: '1' } });
+        await api.call('DELETE', '/v1/secrets/default/new');
+      }
+    }
+  });
+
+  it('finds by an indexed field', async () => {
+    await api.call('POST', '/v1/secrets', { name: 'tls', namespace: 'found', secretType: 'kubernetes.io/tls' });
+    await api.call('POST', '/v1/secrets', { name: 'long', namespace: 'found', secretType: `${'x'.repeat(5_000)}1` });
+    const found = async (selector: string) => {
+      const { body } = await api.call(
+        'GET',
+        `/v1/secrets?namespace=found&fieldSelector=${encodeURIComponent(selector)}`,
+      );
+      return body.items.map((item: { name: string }) => item.name);
+    };
+    expect(await found('secretType=kubernetes.io/tls')).to.deep.equal(['tls']);
+    expect(await found('secretType in (a,kubernetes.io/tls)')).to.deep.equal(['tls']);
+    expect(await found('secretType!=kubernetes.io/tls')).to.deep.equal(['long']);
+    expect(await found(`secretType=${'x'.repeat(5_000)}1`)).to.deep.equal(['long']);
+    expect(await found(`secretType=${'x'.repeat(5_000)}2`)).to.deep.equal([]);
+  });
+
+  for (const [query, code, text] of [
+    ['fieldSelector=kubeconfig=x', 'Invalid', /"kubeconfig" is secret/],
+    ['fieldSelector=kubeconfig~x', 'Invalid', /"kubeconfig" is secret/],
+    ['fieldSelector=annotations.a=x', 'InvalidQuery', /cannot be selected/],
+    ['orderBy=context', 'InvalidQuery', /no indexed fields/],
+    ['fields=nonsense', 'InvalidQuery', /no path into clusters/],
+    ['fields=labels..a', 'InvalidQuery', /no path into clusters/],
+    [`fields=${Array(65).fill('labels').join()}`, 'InvalidQuery', /65 paths, the limit is 64/],
+    ['watch=true&fields=labels', 'InvalidQuery', /a watch sends whole objects/],
+    [`labelSelector=${Array(65).fill('a').join()}`, 'InvalidQuery', /65 conditions, the limit is 64/],
+    [`labelSelector=a in (${Array(513).fill('x').join()})`, 'InvalidQuery', /513 values, the limit is 512/],
+    [`labelSelector=a=${'x'.repeat(8192)}`, 'InvalidQuery', /at most 8192 characters/],
+    [`fieldSelector=context in (${Array(513).fill('x').join()})`, 'InvalidQuery', /513 values, the limit is 512/],
+    [`fieldSelector=status${'.a'.repeat(20)}=x`, 'InvalidQuery', /21 parts, the limit is 16/],
+  ] as const) {
+    it(`refuses ${query.slice(0, 40)} and says why`, async () => {
+      const { status, body } = await api.call('GET', `/v1/clusters?${encodeURI(query)}`);
+      expect([status, body.error.code]).to.deep.equal([code === 'Invalid' ? 422 : 400, code]);
+      expect(body.error.message).to.match(text);
+    });
+  }
+
+  it('holds no connection to the database for those who do not read on', async () => {
+    const annotations = { note: 'x'.repeat(100_000) };
+    for (let i = 0; i < 60; i++)
+      await api.call('POST', '/v1/clusters', { name: `big${i}`, namespace: 'big', annotations });
+    const { hostname, port } = new URL(api.url);
+    // More than there are connections to the database.
+    const readers = await Promise.all(
+      Array.from({ length: 15 }, async () => {
+        const socket = connect({ host: hostname, port: Number(port) });
+        socket.write(`GET /v1/clusters?namespace=big HTTP/1.1\r\nHost: ${hostname}\r\n\r\n`);
+        await once(socket, 'readable');
+        return socket;
+      }),
+    );
+    try {
+      expect((await api.call('GET', '/v1/clusters/one/a')).status).to.equal(200);
+      const [{ busy } = { busy: -1 }] = await api.database.query<{ busy: number }>({
+        text: `select count(*)::integer as busy from pg_stat_activity
+          where datname = current_database() and state <> 'idle' and pid <> pg_backend_pid()`,
+      });
+      expect(busy).to.equal(0);
+    } finally {
+      for (const socket of readers) socket.destroy();
+    }
   });
 });

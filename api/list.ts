@@ -1,7 +1,9 @@
 import type { Response } from 'express';
-import { readPage, type Database, type Key, type Page, type Selector } from '../db/index.js';
+import { readPage, VersionGone, type Database, type Order, type Page, type Place, type Selector } from '../db/index.js';
 import { ApiError, expired } from './errors.js';
+import type { ListQuery } from './queries.js';
 import type { Secrets } from './secrets.js';
+import { parseSelector } from './selectors.js';
 import { continueToken, readContinueToken } from './tokens.js';
 import type { TypeDefinition } from './type-definition.js';
 
@@ -10,7 +12,11 @@ export interface Selection {
   type: TypeDefinition;
   namespace: string | undefined;
   selector: Selector;
-  /** The query as text: a continue token is good for the same one only. */
+  /** undefined: by namespace and name. */
+  order?: Order;
+  /** The paths to keep of each object; undefined: all. */
+  fields?: string[][];
+  /** The query as text: a continue token is good for the same one only. `fields` and `limit` may differ. */
   query: string;
 }
 
@@ -23,6 +29,63 @@ export interface ListOptions {
 
 /** Objects are read and sent in pages of this many, so that memory stays flat however long the list is. */
 const pageSize = 500;
+const maxFields = 64;
+/** These are always there: who reads a part of an object must know which one, and in which version. */
+const keptFields = ['name', 'namespace', 'resourceVersion'];
+const envelopeFields =
+  'type,name,namespace,uid,labels,annotations,finalizers,owners,resourceVersion,generation,createdAt,updatedAt,deletedAt,status'.split(
+    ',',
+  );
+
+/** Reads what a list or watch of a type is to show. Throws InvalidQuery, and Invalid for a secret field. */
+export function readSelection(type: TypeDefinition, query: ListQuery): Selection {
+  const { namespace, labelSelector, fieldSelector, orderBy, fields } = query;
+  if (namespace !== undefined && !type.namespaced) {
+    throw new ApiError('InvalidQuery', `namespace: ${type.type} are cluster-wide; leave it out.`);
+  }
+  if (query.watch === true && (orderBy !== undefined || fields !== undefined)) {
+    throw new ApiError('InvalidQuery', 'orderBy, fields: a watch sends whole objects as they change; leave them out.');
+  }
+  return {
+    type,
+    namespace,
+    selector: parseSelector(type, labelSelector, fieldSelector),
+    ...(orderBy === undefined ? {} : { order: parseOrder(type, orderBy) }),
+    ...(fields === undefined ? {} : { fields: parseFields(type, fields) }),
+    query: JSON.stringify([type.type, namespace, labelSelector, fieldSelector, orderBy]),
+  };
+}
+
+/** `verifySeconds`, `verifySeconds asc`, `verifySeconds desc`. Throws InvalidQuery for a field without an index. */
+function parseOrder(type: TypeDefinition, text: string): Order {
+  const [, field, direction] = /^\s*([A-Za-z0-9_]+)(?:\s+(asc|desc))?\s*$/.exec(text) ?? [];
+  const index = type.indexes.find(one => one.field === field);
+  if (index) return { index, descending: direction === 'desc' };
+  const known = type.indexes.map(one => one.field).join(', ');
+  throw new ApiError(
+    'InvalidQuery',
+    `orderBy: "${text}" is not one indexed field, with or without "asc" or "desc" behind it; ` +
+      (known === ''
+        ? `${type.type} have no indexed fields, leave it out.`
+        : `${type.type} can be ordered by ${known}.`),
+  );
+}
+
+/** `labels,status.conditions`. Secrets may be named: they are masked like everywhere. Throws InvalidQuery. */
+function parseFields(type: TypeDefinition, text: string): string[][] {
+  const known = [...envelopeFields, ...type.fields];
+  const paths = text.split(',').map(path => path.trim().split('.'));
+  if (paths.length > maxFields)
+    throw new ApiError('InvalidQuery', `fields: ${paths.length} paths, the limit is ${maxFields}.`);
+  for (const path of paths) {
+    if (!path.includes('') && path.length <= 16 && known.includes(path[0] ?? '')) continue;
+    throw new ApiError(
+      'InvalidQuery',
+      `fields: "${path.join('.')}" is no path into ${type.type}; it begins with one of ${known.join(', ')} and has at most 16 parts, joined by dots.`,
+    );
+  }
+  return [...keptFields.map(field => [field]), ...paths];
+}
 
 /**
  * Calls `page` with the objects of a selection, all in the state of one version, until `limit` is reached or there are no
@@ -31,28 +94,38 @@ const pageSize = 500;
 export async function readPages(
   database: Database,
   selection: Selection,
-  options: { limit: number | undefined; from?: { version: number; after: Key } },
+  options: { limit: number | undefined; from?: { version: number | undefined; after: Place } },
   page: (objects: Page['objects'], version: number) => Promise<void> | void,
-): Promise<{ version: number; next: { version: number; after: Key } | undefined }> {
-  let from = options.from;
+): Promise<{ version: number; next: { version: number; after: Place } | undefined; count: number | undefined }> {
+  const { type, namespace, selector, order, fields } = selection;
+  let { from } = options;
   let left = options.limit ?? Infinity;
+  let count: number | undefined;
   for (;;) {
-    const result = await readPage(database, selection.type.type, {
-      selector: selection.selector,
+    const result = await readPage(database, type.type, {
+      selector,
       limit: Math.min(left, pageSize),
-      ...(selection.namespace === undefined ? {} : { namespace: selection.namespace }),
-      ...(from ? { after: from.after, at: from.version } : {}),
+      ...(namespace === undefined ? {} : { namespace }),
+      ...(order ? { order } : {}),
+      ...(fields ? { fields } : {}),
+      ...(from ? { after: from.after } : { count: options.limit !== undefined }),
+      ...(from?.version === undefined ? {} : { at: from.version }),
     });
+    count ??= result.count;
     await page(result.objects, result.version);
     left -= result.objects.length;
     const last = result.objects.at(-1);
-    if (!last || !result.more) return { version: result.version, next: undefined };
-    from = { version: result.version, after: { namespace: last.namespace, name: last.name } };
-    if (left <= 0) return { version: result.version, next: from };
+    if (!last || !result.more) return { version: result.version, next: undefined, count };
+    const { namespace: ofLast, name, value } = last;
+    from = {
+      version: result.version,
+      after: { namespace: ofLast, name, ...(value === undefined ? {} : { value }) },
+    };
+    if (left <= 0) return { version: result.version, next: { ...from, version: result.version }, count };
   }
 }
 
-/** Answers a list: `{"resourceVersion", "items", "continue"?}`, written as the pages come. */
+/** Answers a list: `{"resourceVersion", "items", "continue"?, "remainingItemCount"?}`, written as the pages come. */
 export async function sendList(
   { database, secrets }: { database: Database; secrets: Secrets },
   response: Response,
@@ -69,7 +142,7 @@ export async function sendList(
   }
   let begun = false;
   let items = 0;
-  const { next } = await readPages(
+  const { next, count } = await readPages(
     database,
     selection,
     { limit: options.limit, ...(from ? { from } : {}) },
@@ -89,9 +162,28 @@ export async function sendList(
   ).catch((error: unknown) => {
     // Half a list is sent: only a broken connection tells the client that it is not whole.
     if (begun) response.destroy();
+    if (!begun && from && error instanceof VersionGone) throw pageGone(secrets, selection.query, from.after);
     throw error;
   });
-  response.end(next ? `],"continue":"${continueToken(secrets, selection.query, next)}"}` : ']}');
+  if (!next) {
+    response.end(']}');
+    return;
+  }
+  // All pages show one state, so what remained before this page is known from the page before.
+  const before = from?.remaining ?? count;
+  const remaining = before === undefined ? undefined : before - items;
+  const shown = remaining === undefined ? '' : `,"remainingItemCount":${remaining}`;
+  response.end(`],"continue":"${continueToken(secrets, selection.query, { ...next, remaining })}"${shown}}`);
+}
+
+function pageGone(secrets: Secrets, query: string, after: Place): ApiError {
+  return new ApiError(
+    'Expired',
+    'The state that this list shows is no longer in the event log. List again from the start; or go on with the token in "continue", whose pages show the state of now, so that what changed before them is missed.',
+    undefined,
+    {},
+    continueToken(secrets, query, { version: undefined, after }),
+  );
 }
 
 /** Waits until a client has read what was written. Throws when it goes away instead. */

@@ -4,15 +4,33 @@ export interface ListQuery {
   namespace?: string;
   /**
    * Only objects whose labels match: `key=value` (or `==`), `key!=value`, `key in (a,b)`, `key notin (a,b)`, `key`, `!key`; a
-   * comma means "and". `!=` and `notin` also match objects without the label.
+   * comma means "and". `!=` and `notin` also match objects without the label. At most 64 conditions with 512 values together.
+   * Fast at any number of objects: labels that few have, by `=` or `in`, and labels that many have. A key that few objects have is
+   * looked for in all of them.
+   * @maxLength 8192 must have at most 8192 characters
    */
   labelSelector?: string;
   /**
    * Only objects with these field values: `name`, `namespace`, `uid`, a field of the type or a path in one, or a path in the
-   * status, with `=`, `!=`, `in (a,b)`, `notin (a,b)` or `~` (contains); a comma means "and", `\,` is a comma in a value.
-   * Secrets cannot be selected by.
+   * status, with `=`, `!=`, `in (a,b)`, `notin (a,b)` or `~` (contains); a comma means "and", `\,` is a comma in a value. Values are
+   * compared as text. Secrets cannot be selected by (422). At most 64 conditions with 512 values together. Fields that the type
+   * indexes are found without looking at all objects.
+   * @maxLength 8192 must have at most 8192 characters
    */
   fieldSelector?: string;
+  /**
+   * The order: an indexed field, with ` desc` behind it for the other way round; objects of one value are ordered by namespace and
+   * name. Objects without the field come first; texts are ordered by the bytes of their first 200 characters. Left out: by
+   * namespace and name.
+   * @maxLength 256 must have at most 256 characters
+   */
+  orderBy?: string;
+  /**
+   * Only these parts of each object: paths such as `labels,status.conditions`, at most 64. `name`, `namespace` and
+   * `resourceVersion` are always there; what is below a list is kept whole.
+   * @maxLength 4096 must have at most 4096 characters
+   */
+  fields?: string;
   /**
    * At most this many objects in one answer; `continue` in the answer leads to the rest.
    * @isInt
@@ -20,7 +38,11 @@ export interface ListQuery {
    * @maximum 10000 must be at most 10000
    */
   limit?: number;
-  /** The token of the previous page; with the same selectors as before. */
+  /**
+   * The token of the previous page; with the same namespace, selectors and `orderBy` as before. All pages show the state of the
+   * first; when the event log no longer has it, the answer is 410, with a token in `error.continue` that goes on in the state of
+   * now.
+   */
   continue?: string;
   /**
    * A list: not older than this version. A watch: the changes after this version, without the objects of now.

@@ -4,14 +4,13 @@ import { isHeld, listNotices, recordNotice, type Key } from '../db/index.js';
 import { ApiError } from './errors.js';
 import { checkInput } from './input.js';
 import type { JsonObject } from './json.js';
-import { sendList, type Selection } from './list.js';
+import { readSelection, sendList } from './list.js';
 import type { NoticeInput } from './notice.js';
 import type { Change, Deletion, Writer } from './operation.js';
 import type { Platform } from './platform.js';
 import type { Preconditions } from './preconditions.js';
 import type { DeleteQuery, ListQuery } from './queries.js';
 import { lostClaim, refuse, refuseForeignKey } from './refusals.js';
-import { parseSelector } from './selectors.js';
 import { readClaimToken } from './tokens.js';
 import type { TypeDefinition } from './type-definition.js';
 
@@ -34,16 +33,8 @@ export abstract class ResourceController extends Controller {
   }
 
   protected async listObjects(request: Request, query: ListQuery): Promise<void> {
-    const { namespace, labelSelector, fieldSelector, limit, watch } = query;
-    if (namespace !== undefined && !this.#type.namespaced) {
-      throw new ApiError('InvalidQuery', `namespace: ${this.#type.type} are cluster-wide; leave it out.`);
-    }
-    const selection: Selection = {
-      type: this.#type,
-      namespace,
-      selector: parseSelector(this.#type, labelSelector, fieldSelector),
-      query: JSON.stringify([this.#type.type, namespace, labelSelector, fieldSelector]),
-    };
+    const { limit, watch } = query;
+    const selection = readSelection(this.#type, query);
     const version = query.resourceVersion === undefined ? undefined : parseVersion(query.resourceVersion);
     const response = responseOf(request);
     if (watch === true && request.method === 'HEAD') {

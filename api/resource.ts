@@ -164,10 +164,11 @@ export interface Page<T> {
   items: T[];
   /** The version of the type that all pages of this list show; a watch from here misses nothing. */
   resourceVersion: string;
-  /** Sent as `continue` with the same selectors, it gives the next page. Missing on the last page. */
+  /** Sent as `continue` with the same selectors and order, it gives the next page. Missing on the last page. */
   continue?: string;
   /**
-   * How many objects follow after this page.
+   * How many objects follow after this page. There when it is cheap to know: a list with `limit` and without selectors that shows
+   * at most 10,000 objects, or a selection by labels or indexed fields that few objects match.
    * @isInt
    */
   remainingItemCount?: number;

@@ -3,7 +3,7 @@ import { createServer as createHttpServer, type Server } from 'node:http';
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Bus } from '../bus/index.js';
-import { ObjectStore, type Database, type Log } from '../db/index.js';
+import { FieldIndexes, ObjectStore, type Database, type Log } from '../db/index.js';
 import { types } from '../build/types.js';
 import { createApp } from './app.js';
 import { Claims } from './claims.js';
@@ -33,6 +33,7 @@ export class ApiServer {
   #server: Server | HttpsServer | undefined;
   #watches: Watches | undefined;
   #claims: Claims | undefined;
+  #indexes: FieldIndexes | undefined;
   #certificates: FSWatcher[] = [];
   #accepting = true;
 
@@ -79,6 +80,8 @@ export class ApiServer {
     if (tls && 'setSecureContext' in server)
       this.#certificates = watchPair(tls, pair => server.setSecureContext(pair), log);
     watches.start();
+    this.#indexes = new FieldIndexes({ database, types, log });
+    this.#indexes.start();
     return (server.address() as AddressInfo).port;
   }
 
@@ -90,6 +93,7 @@ export class ApiServer {
     for (const watcher of this.#certificates) watcher.close();
     await this.#watches?.stop();
     this.#claims?.stop();
+    await this.#indexes?.stop();
     if (!server) return;
     const closed = new Promise(resolve => server.close(resolve));
     server.closeIdleConnections();

@@ -1,4 +1,5 @@
-import type { ClaimReference, Key } from '../db/index.js';
+import { timingSafeEqual } from 'node:crypto';
+import type { ClaimReference, Place } from '../db/index.js';
 import { ApiError } from './errors.js';
 import type { Secrets } from './secrets.js';
 
@@ -34,28 +35,44 @@ export function readClaimToken(token: string): ClaimReference | MapReference | u
   return kind === 'key' && name !== '' ? { controller, type, namespace, name, nonce } : undefined;
 }
 
-/** Where a list goes on: after a key, in the state of a version. */
+/** Where a list goes on: after a place, in the state of a version. */
 export interface Continuation {
-  version: number;
-  after: Key;
+  /** undefined: in the state of when the token is used. */
+  version: number | undefined;
+  after: Place;
+  /** How many objects follow, if that is known. */
+  remaining?: number | undefined;
 }
 
 /** A continue token: signed, so that a made-up one is refused, and valid on every replica and after a restart. */
-export function continueToken(secrets: Secrets, query: string, { version, after }: Continuation): string {
-  const text = JSON.stringify([version, after.namespace, after.name]);
+export function continueToken(secrets: Secrets, query: string, { version, after, remaining }: Continuation): string {
+  const text = JSON.stringify([version ?? null, after.namespace, after.name, after.value ?? null, remaining ?? null]);
   return `${Buffer.from(text).toString('base64url')}.${secrets.sign('continue', `${query}\n${text}`)}`;
 }
 
 /** Reads a continue token of the same query. Throws InvalidQuery for a made-up one or one of another query. */
 export function readContinueToken(secrets: Secrets, query: string, token: string): Continuation {
-  const [encoded = '', signature = ''] = token.split('.');
+  const [encoded = '', signature = '', ...more] = token.split('.');
   const text = Buffer.from(encoded, 'base64url').toString();
-  if (secrets.sign('continue', `${query}\n${text}`) !== signature) {
+  const expected = Buffer.from(secrets.sign('continue', `${query}\n${text}`));
+  const given = Buffer.from(signature);
+  if (more.length > 0 || given.length !== expected.length || !timingSafeEqual(given, expected)) {
     throw new ApiError(
       'InvalidQuery',
-      'continue: this is not a token of this list; send it back as it was answered, with the same type, namespace and selectors, or begin again without it.',
+      'continue: this is not a token of this list; send it back as it was answered, with the same type, namespace, selectors and orderBy, or begin again without it.',
     );
   }
-  const [version, namespace, name] = JSON.parse(text) as [number, string, string];
-  return { version, after: { namespace, name } };
+  // What is signed was written above.
+  const [version, namespace, name, value, remaining] = JSON.parse(text) as [
+    number | null,
+    string,
+    string,
+    string | null,
+    number | null,
+  ];
+  return {
+    version: version ?? undefined,
+    after: { namespace, name, ...(value === null ? {} : { value }) },
+    ...(remaining === null ? {} : { remaining }),
+  };
 }

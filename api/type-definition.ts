@@ -1,3 +1,4 @@
+import type { IndexedField } from '../db/index.js';
 import type { ErrorDetail } from './errors.js';
 
 /**
@@ -17,8 +18,8 @@ export interface TypeDefinition {
   secrets: { field: string; map: boolean }[];
   /** Fields marked `@immutable`. */
   immutable: string[];
-  /** Fields marked `@index`. */
-  indexes: string[];
+  /** Fields marked `@index`, which lists may be ordered by; numbers are ordered as numbers. */
+  indexes: IndexedField[];
   /** Values that fields left out by the client get on create and replace, from `@default`. */
   defaults: Record<string, unknown>;
   /** The only controller that may write objects of the type, from `@writer`. */

@@ -15,10 +15,12 @@ export interface CallOptions {
 /** Which objects to list. */
 export interface ListOptions {
   namespace?: string;
-  /** `env=prod,tier in (web,db),!legacy`. */
+  /** `env=prod,tier in (web,db),!legacy`. At most 64 conditions with 512 values together. */
   labelSelector?: string;
-  /** `name=cluster1`. */
+  /** `name=cluster1,status.serverVersion~v1.34`; `\,` is a comma in a value. Secrets cannot be selected by. */
   fieldSelector?: string;
+  /** An indexed field, with ` desc` behind it for the other way round. Default: by namespace and name. */
+  orderBy?: string;
   /** Objects in one answer. */
   limit?: number;
   /** `continue` of the page before. */
@@ -27,12 +29,24 @@ export interface ListOptions {
   resourceVersion?: string;
 }
 
+/** Asks for parts of objects in place of whole ones. */
+export interface FieldsOption {
+  /** Paths such as `labels,status.conditions`. `name`, `namespace` and `resourceVersion` always come. */
+  fields: string;
+}
+
+/** An object of which only parts were asked for. */
+export type Part<T> = Pick<T, keyof T & ('name' | 'namespace' | 'resourceVersion')> & DeepPartial<T>;
+
+type DeepPartial<T> = T extends unknown[] ? T : T extends object ? { [K in keyof T]?: DeepPartial<T[K]> } : T;
+
 export interface Page<T> {
   items: T[];
   /** The version that all pages of this list show; watch from here to miss nothing. */
   resourceVersion: string;
   /** Gets the next page; missing on the last. */
   continue?: string;
+  /** How many objects follow; missing where counting them would be costly. */
   remainingItemCount?: number;
 }
 
@@ -111,12 +125,14 @@ export class Collection<T extends Resource, Input extends object> {
   }
 
   /**
-   * One page of objects; `all` goes through the pages.
+   * One page of objects; `all` goes through the pages. With `fields`, only these parts of each.
    *
    * @example
    * const { items, resourceVersion } = await client.clusters.list({ labelSelector: 'env=prod', limit: 100 });
    */
-  list(query: ListOptions = {}, options?: CallOptions): Promise<Page<T>> {
+  list(query: ListOptions & FieldsOption, options?: CallOptions): Promise<Page<Part<T>>>;
+  list(query?: ListOptions, options?: CallOptions): Promise<Page<T>>;
+  list(query: ListOptions & Partial<FieldsOption> = {}, options?: CallOptions): Promise<Page<T> | Page<Part<T>>> {
     return this.service(options).list(query);
   }
 
@@ -127,11 +143,19 @@ export class Collection<T extends Resource, Input extends object> {
    * @example
    * for await (const cluster of client.clusters.all({ namespace: 'foo' })) console.log(cluster.name);
    */
-  async *all(query: Omit<ListOptions, 'continue'> = {}, options?: CallOptions): AsyncGenerator<T, void, undefined> {
+  all(
+    query: Omit<ListOptions, 'continue'> & FieldsOption,
+    options?: CallOptions,
+  ): AsyncGenerator<Part<T>, void, undefined>;
+  all(query?: Omit<ListOptions, 'continue'>, options?: CallOptions): AsyncGenerator<T, void, undefined>;
+  async *all(
+    query: Omit<ListOptions, 'continue'> & Partial<FieldsOption> = {},
+    options?: CallOptions,
+  ): AsyncGenerator<T | Part<T>, void, undefined> {
     let page: Page<T> | undefined;
     do {
       const next = page?.continue === undefined ? {} : { continue: page.continue, resourceVersion: undefined };
-      page = await this.list({ limit: 500, ...query, ...next }, options);
+      page = await this.service(options).list({ limit: 500, ...query, ...next });
       yield* page.items;
     } while (page.continue !== undefined);
   }

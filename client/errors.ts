@@ -23,12 +23,14 @@ export class PlatformError extends Error {
   readonly details: ErrorDetail[];
   /** The server's log says more under this id. */
   readonly requestId?: string;
+  /** Of an `Expired` page of a list: as `continue`, goes on after the same object, in the state of now. */
+  readonly continue?: string;
   /** Seconds after which the server wants to be asked again (429 and 503). */
   readonly retryAfter?: number;
 
   constructor(
     status: number,
-    error: { code: string; message: string; details?: ErrorDetail[]; requestId?: string },
+    error: { code: string; message: string; details?: ErrorDetail[]; requestId?: string; continue?: string },
     retryAfter?: number,
   ) {
     super(error.message);
@@ -36,6 +38,7 @@ export class PlatformError extends Error {
     this.code = error.code;
     this.details = error.details ?? [];
     if (error.requestId !== undefined) this.requestId = error.requestId;
+    if (error.continue !== undefined) this.continue = error.continue;
     if (retryAfter !== undefined) this.retryAfter = retryAfter;
   }
 
@@ -109,6 +112,7 @@ export function readError(error: unknown) {
         : [],
     ),
     ...(typeof error.requestId === 'string' && { requestId: error.requestId }),
+    ...(typeof error.continue === 'string' && { continue: error.continue }),
   };
 }
 

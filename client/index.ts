@@ -15,7 +15,16 @@ export type {
   WorkQuery,
   WorkResult,
 } from './claims.js';
-export type { CallOptions, Collection, ListOptions, MergePatch, Page, RemoveOptions } from './collection.js';
+export type {
+  CallOptions,
+  Collection,
+  FieldsOption,
+  ListOptions,
+  MergePatch,
+  Page,
+  Part,
+  RemoveOptions,
+} from './collection.js';
 export { connect, type Client, type Collections, type ConnectOptions, type Kinds } from './connect.js';
 export { ConnectionError, isPlatformError, PlatformError, type ErrorDetail } from './errors.js';
 export { events, type EventsOptions } from './events.js';

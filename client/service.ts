@@ -1,4 +1,4 @@
-import type { CallOptions, ListOptions, Page, RemoveOptions } from './collection.js';
+import type { CallOptions, FieldsOption, ListOptions, Page, RemoveOptions } from './collection.js';
 import type { ApiRequestOptions, Notice, Revealed, Transport as GeneratedTransport } from './generated/index.js';
 import type { Resource } from './resource.js';
 import type { Call, Transport } from './transport.js';
@@ -6,7 +6,7 @@ import type { Call, Transport } from './transport.js';
 /** What the generated services and the untyped one have in common. */
 export interface Service<T, Input> {
   create(call: { body: Input }): Promise<T>;
-  list(call: ListOptions): Promise<Page<T>>;
+  list(call: ListOptions & Partial<FieldsOption>): Promise<Page<T>>;
   read(call: ServiceKey): Promise<T>;
   replace(call: ServiceKey & { body: Input }): Promise<T>;
   patch(call: ServiceKey & { body: Record<string, unknown> }): Promise<T>;

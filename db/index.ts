@@ -13,7 +13,8 @@ export {
   type WriteItem,
   type WriteResult,
 } from './objects.js';
-export { readPage, VersionGone, type ListRequest, type Page } from './lists.js';
+export { FieldIndexes, type IndexedField, type TypeIndexes } from './field-index.js';
+export { readPage, VersionGone, type ListRequest, type Order, type Page, type Place } from './lists.js';
 export type { FieldCondition, LabelCondition, Selector } from './selectors.js';
 export { logRange, readEvents, type LogEvent, type LogRange } from './events.js';
 export {

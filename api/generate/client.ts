@@ -50,6 +50,9 @@ function forCodegen(original: Document, types: TypeModel[]): Document {
     // Errors have one shape, which the transport knows.
     const [code = '', answer = {}] = Object.entries(operation.responses).find(([code]) => code.startsWith('2')) ?? [];
     const json = answer.content?.['application/json'];
+    // The parts that a list answers with `fields` have no type of their own here, see client/collection.ts.
+    const [whole] = (json?.schema?.['anyOf'] as Schema[] | undefined) ?? [];
+    if (json && whole) json.schema = whole;
     operation.responses = { [code]: json ? { ...answer, content: { 'application/json': json } } : answer };
     const patch = operation.requestBody?.content['application/merge-patch+json'];
     if (patch && operation.requestBody) operation.requestBody.content = { 'application/merge-patch+json': patch };

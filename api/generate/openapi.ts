@@ -88,6 +88,7 @@ export function completeDocument(document: Document, types: TypeModel[], version
   for (const path of Object.values(document.paths)) {
     for (const operation of Object.values(path)) general(operation);
   }
+  models['PartialList'] = partialList(Object.values(models));
   for (const type of types) {
     completeModels(models, type);
     for (const route of routes(type)) {
@@ -157,7 +158,13 @@ function completeOperation(operation: Operation, route: Route): void {
     if (names.length > 0) response.headers = Object.fromEntries(names.map(name => [name, reference('headers', name)]));
     if (route.name === 'list') {
       const stream = { schema: { type: 'string', description: 'With `watch=true`.' } };
-      response.content = { ...response.content, 'application/x-ndjson': stream, 'text/event-stream': stream };
+      const whole = response.content?.['application/json']?.schema ?? {};
+      response.content = {
+        ...response.content,
+        'application/json': { schema: { anyOf: [whole, schemaOf('PartialList')] } },
+        'application/x-ndjson': stream,
+        'text/event-stream': stream,
+      };
     }
   }
   const header = [
@@ -203,6 +210,32 @@ function completeModels(models: Record<string, Schema>, { type, kind, namespaced
       additionalProperties: true,
     };
   }
+}
+
+/** What a list answers with `fields`. What surrounds the objects is as in any other list. */
+function partialList(models: Schema[]): Schema {
+  const page = models.find(model => model.properties?.['items'] && model.properties['remainingItemCount']);
+  if (!page) throw new Error('tsoa made no model of a list');
+  return {
+    ...page,
+    description: 'With `fields`: one page of the parts that were asked for.',
+    properties: {
+      ...page.properties,
+      items: {
+        type: 'array',
+        items: {
+          type: 'object',
+          required: ['name', 'resourceVersion'],
+          properties: {
+            name: { type: 'string' },
+            namespace: { type: 'string' },
+            resourceVersion: { type: 'string', pattern: '^[0-9]+$' },
+          },
+          additionalProperties: true,
+        },
+      },
+    },
+  };
 }
 
 function errorResponse(code: number): { $ref: string } {

@@ -11,7 +11,8 @@ export interface FieldModel {
   /** Set for `@secret`: whether each value of a map is secret, or the field itself. */
   secret?: { map: boolean };
   immutable: boolean;
-  index: boolean;
+  /** Set for `@index`: how its values are ordered. */
+  index?: 'text' | 'number';
   /** The value of `@default`. */
   default?: { value: unknown };
   /** Types that it names, and the files that declare them. */
@@ -60,7 +61,7 @@ export function readField(program: ts.Program, member: ts.PropertySignature): Fi
     doc: docOf(member),
     ...(tags.has('secret') ? { secret: { map } } : {}),
     immutable: tags.has('immutable'),
-    index: tags.has('index'),
+    ...(tags.has('index') ? { index: indexKind(checker, member, name, node) } : {}),
     ...(fallback === undefined ? {} : { default: { value: literal(member, name, fallback) } }),
     references: [...references].map(([name, file]) => ({ name, file })),
     declarations: [...seen].filter(one => ts.isInterfaceDeclaration(one) || ts.isTypeAliasDeclaration(one)),
@@ -214,6 +215,21 @@ function declarationOf(
   const symbol = checker.getSymbolAtLocation(name);
   const target = symbol && symbol.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(symbol) : symbol;
   return target?.declarations?.find(one => ts.isInterfaceDeclaration(one) || ts.isTypeAliasDeclaration(one));
+}
+
+/** Only single values can be found and ordered by an index. */
+function indexKind(checker: ts.TypeChecker, member: ts.Node, name: string, node: ts.TypeNode): 'text' | 'number' {
+  const type = checker.getTypeFromTypeNode(node);
+  const parts = type.isUnion() ? type.types : [type];
+  const are = (flags: ts.TypeFlags) => parts.every(part => (part.flags & flags) !== 0);
+  if (are(ts.TypeFlags.NumberLike)) return 'number';
+  if (are(ts.TypeFlags.StringLike) || are(ts.TypeFlags.BooleanLike)) return 'text';
+  return fail(
+    member.getSourceFile(),
+    member,
+    `@index on "${name}", which is no single value`,
+    'index a field that is a text, a number or a boolean',
+  );
 }
 
 function isString(checker: ts.TypeChecker, node: ts.TypeNode): boolean {

@@ -63,7 +63,7 @@ describe('reading type files', () => {
     expect(byName['keys']?.secret).to.deep.equal({ map: true });
     expect(byName['shape']).to.include({ immutable: true, optional: false, text: 'Shape' });
     expect(byName['shape']?.references).to.deep.equal([{ name: 'Shape', file: join(root, 'api/shape.ts') }]);
-    expect(byName['colour']).to.deep.include({ index: true, default: { value: 'red' } });
+    expect(byName['colour']).to.deep.include({ index: 'text', default: { value: 'red' } });
   });
 
   const refused: [title: string, text: string, message: RegExp, file?: string][] = [
@@ -127,6 +127,11 @@ describe('reading type files', () => {
       'a secret with an index',
       widget('  /** @secret\n   * @index */\n  pin?: string;'),
       /@index on "pin", which is a secret; take/,
+    ],
+    [
+      'an index on a list',
+      widget('  /** @index */\n  sizes?: number[];'),
+      /widgets\.ts:8: @index on "sizes", which is no single value; index a field/,
     ],
     [
       'an unknown tag on a field',

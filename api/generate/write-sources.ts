@@ -136,7 +136,7 @@ function definitions(types: TypeModel[]): string {
       fields: fields.map(field => field.name),
       secrets: fields.flatMap(field => (field.secret ? [{ field: field.name, map: field.secret.map }] : [])),
       immutable: fields.filter(field => field.immutable).map(field => field.name),
-      indexes: fields.filter(field => field.index).map(field => field.name),
+      indexes: fields.flatMap(field => (field.index ? [{ field: field.name, kind: field.index }] : [])),
       defaults: Object.fromEntries(fields.flatMap(field => (field.default ? [[field.name, field.default.value]] : []))),
       writer: type.writer,
       keepEvents: type.keepEvents,

@@ -21,6 +21,7 @@ export interface Secret extends Resource {
   /**
    * The `type` of the Secret in the cluster, for example `kubernetes.io/tls`.
    * @default "Opaque"
+   * @index
    * @minLength 1 must not be empty
    */
   secretType?: string;
