@@ -24,7 +24,7 @@ export function indexedValue({ field, kind }: IndexedField, object: string): str
 
 /** What a wanted value looks like in the index; undefined if the index cannot tell, and the field itself must be looked at. */
 export function indexedKey({ kind }: IndexedField, value: string): string | undefined {
-  if (kind === 'text') return [...value].slice(0, indexedCharacters).join('');
+  if (kind === 'text') return Array.from(value).slice(0, indexedCharacters).join('');
   return /^-?\d{1,100}(\.\d{1,100})?$/.test(value) ? value : undefined;
 }
 
