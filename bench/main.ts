@@ -1,6 +1,7 @@
 import { cpus, loadavg, totalmem } from 'node:os';
 import { create } from './create.js';
 import { get } from './get.js';
+import { lists } from './lists.js';
 import { heaviest, profilesIn } from './profile.js';
 import type { Measure, Program } from './program.js';
 import { reconcile } from './reconcile.js';
@@ -17,7 +18,7 @@ import { watch } from './watch.js';
 //   DATABASE_URL       a Postgres to use, with the right to create databases; else an embedded one
 //   KUBECONFIG         an API server to compare with: its resource things.bench.syncsets.dev is made and removed
 
-const programs: Program[] = [create, get, watch, reconcile, start];
+const programs: Program[] = [create, get, lists, watch, reconcile, start];
 
 async function main(): Promise<void> {
   const names = process.argv

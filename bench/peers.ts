@@ -21,10 +21,12 @@ export async function* peers(stage: Stage): AsyncGenerator<Peer, void, undefined
 }
 
 /** The Kubernetes API server alone: one peer, or none. */
-export async function* kubernetes(stage: Stage): AsyncGenerator<Peer & { watch: string }, void, undefined> {
+export async function* kubernetes(
+  stage: Stage,
+): AsyncGenerator<Peer & { watch: string; list: string }, void, undefined> {
   const peer = await stage.kubernetes();
   if (!peer) return;
-  const { endpoint, create, get, watch } = peer;
-  yield { name: 'kube-apiserver + etcd', endpoint, create, get, watch };
+  const { endpoint, create, get, watch, list } = peer;
+  yield { name: 'kube-apiserver + etcd', endpoint, create, get, watch, list };
   await peer.stop();
 }

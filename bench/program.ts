@@ -9,7 +9,7 @@ export interface Figure {
 /** One promise: what was measured of ours, and of others in the same run. */
 export interface Measure {
   what: string;
-  unit: '1/s' | 'ms' | 's';
+  unit: '1/s' | 'ms' | 's' | 'MB';
   ours: Figure;
   /** What `ours.value` has to reach; left out: measured for information. */
   target?: { atLeast: number } | { atMost: number };

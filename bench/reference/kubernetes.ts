@@ -25,6 +25,7 @@ export class KubernetesPeer {
     }),
   };
   readonly get: Template = { method: 'GET', path: `${collection}/{name}` };
+  readonly list = collection;
   readonly watch = `${collection}?watch=true`;
 
   /** @param file a kubeconfig with the rights to define and remove resources */
