@@ -62,6 +62,9 @@ const countedAtMost = 10_000;
  */
 type Plan = { how: 'walk'; budget: number } | { how: 'find' };
 
+/** So many steps tell apart what fills a page by walking and what does not, and cost what is rare 0.5 ms. */
+const firstWalk = 200;
+
 interface Row {
   head: number;
   log_start: number;
@@ -86,7 +89,7 @@ export async function readPage(database: Database, type: string, request: ListRe
   const { limit } = request;
   // A selector without an index leaves no choice, and one without conditions stops at its page's end anyway.
   const isFree = !selectorParts(request.selector, 'o', []).indexed;
-  let plan: Plan = { how: 'walk', budget: isFree ? Infinity : firstWalk(limit) };
+  let plan: Plan = { how: 'walk', budget: isFree ? Infinity : firstWalk };
   for (;;) {
     const budget: number = plan.how === 'walk' ? plan.budget : Infinity;
     const rows: Row[] = await database.query<Row>(pageSql(type, request, plan));
@@ -106,11 +109,6 @@ export async function readPage(database: Database, type: string, request: ListRe
     plan =
       isDense && budget < limit / share ? { how: 'walk', budget: Math.ceil((3 * limit) / share) } : { how: 'find' };
   }
-}
-
-/** A walk of one page's length costs a rare label 1 ms and is all that a label needs that nearly all have. */
-function firstWalk(limit: number): number {
-  return Math.max(200, limit);
 }
 
 function pageOf(rows: Row[], { head, total }: Row, { at, limit }: ListRequest): Page {
@@ -161,13 +159,14 @@ function pageSql(type: string, request: ListRequest, plan: Plan): { text: string
 
   let current: string;
   if (plan.how === 'find') {
-    // "offset 0" keeps the order and the limit out, with which the planner would walk after all. Only keys are sorted.
+    // "offset 0" keeps the order and the limit out, with which the planner would walk after all. Only keys are sorted; by the
+    // primary key instead of their places, 100 cold rows took twice as long.
     current = `select o.namespace, o.name, k.value, o.version, o.object, null::bigint as step, true as hit, k.total
       from (select f.*, ${count ? 'count(*) over ()' : 'null::bigint'} as total
-        from (select o.namespace, o.name, ${value('o')} as value ${table}${all([...isOld, ...rest])} offset 0) f
+        from (select o.ctid as row, o.namespace, o.name, ${value('o')} as value ${table}${all([...isOld, ...rest])} offset 0) f
         order by ${ordered('f')} limit ${some}) k
       cross join lateral (select o.namespace, o.name, o.version, o.object from syncsets.objects o
-        where o.type = $1 and o.namespace = k.namespace and o.name = k.name offset 0) o`;
+        where o.type = $1 and o.ctid = k.row offset 0) o`;
   } else if (plan.budget === Infinity) {
     const counted = count && rest.length === 0 && key.length === (namespace === undefined ? 0 : 1);
     const total = counted
@@ -181,7 +180,7 @@ function pageSql(type: string, request: ListRequest, plan: Plan): { text: string
     const budget = bind(plan.budget);
     // To count takes the whole walk, which a longer one need not go.
     const total =
-      count && plan.budget === firstWalk(limit)
+      count && plan.budget === firstWalk
         ? `case when count(*) over () < ${budget} then count(*) filter (where s.hit) over () end`
         : 'null::bigint';
     current = `select w.namespace, w.name, w.value, w.version, w.object, w.step, w.hit, w.total
