@@ -244,6 +244,18 @@ describe('a list', () => {
     });
   }
 
+  it('answers with as many large objects as were asked for', async () => {
+    const annotations = { note: 'x'.repeat(200_000) };
+    for (let i = 0; i < 50; i++)
+      await api.call('POST', '/v1/clusters', { name: `l${i}`, namespace: 'large', annotations });
+    const first = (await api.call('GET', '/v1/clusters?namespace=large&limit=45')).body;
+    expect(first.items).to.have.length(45);
+    expect(first.remainingItemCount).to.equal(5);
+    const rest = (await api.call('GET', `/v1/clusters?namespace=large&continue=${first.continue}`)).body;
+    const all = [...first.items, ...rest.items].map(item => item.name);
+    expect(all).to.deep.equal(Array.from({ length: 50 }, (_, i) => `l${i}`).sort());
+  });
+
   it('holds no connection to the database for those who do not read on', async () => {
     const annotations = { note: 'x'.repeat(100_000) };
     for (let i = 0; i < 60; i++)

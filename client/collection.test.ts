@@ -54,6 +54,36 @@ describe('collections', () => {
     expect((await client.collection('clusters').read({ namespace: 'default', name: 'plain' })).name).to.equal('plain');
   });
 
+  it('lists parts of objects, in the order of an indexed field', async () => {
+    for (const [name, secretType] of Object.entries({ a: 'y', b: 'x', c: 'z' }))
+      await client.secrets.create({ name, namespace: 'parts', secretType, labels: { part: 'yes' } });
+    const query = { namespace: 'parts', orderBy: 'secretType desc', fields: 'secretType' };
+    const { items } = await client.secrets.list(query);
+    expect(items.map(({ name, secretType }) => [name, secretType])).to.deep.equal([
+      ['c', 'z'],
+      ['a', 'y'],
+      ['b', 'x'],
+    ]);
+    expect(items[0]).to.have.all.keys('name', 'namespace', 'resourceVersion', 'secretType');
+    const names: string[] = [];
+    for await (const { name } of client.secrets.all({ ...query, limit: 2 })) names.push(name);
+    expect(names).to.deep.equal(['c', 'a', 'b']);
+  });
+
+  it('is told of a state that is forgotten, and how to go on without it', async () => {
+    for (const name of ['a', 'b', 'c'])
+      await client.syncsets.create({ name, namespace: 'gone', clusterRefs: [], resources: [] });
+    const first = await client.syncsets.list({ namespace: 'gone', limit: 1 });
+    await client.syncsets.create({ name: 'd', namespace: 'gone', clusterRefs: [], resources: [] });
+    await api.database.query({ text: `update syncsets.types set log_start = version where type = 'syncsets'` });
+    const error: unknown = await client.syncsets
+      .list({ namespace: 'gone', continue: first.continue })
+      .catch((reason: unknown) => reason);
+    if (!isPlatformError(error, 'Expired') || error.continue === undefined) throw error;
+    const { items } = await client.syncsets.list({ namespace: 'gone', continue: error.continue });
+    expect(items.map(({ name }) => name)).to.deep.equal(['b', 'c', 'd']);
+  });
+
   it('lists by labels, page by page and through all pages', async () => {
     for (let i = 0; i < 5; i++) {
       await client.clusters.create({ name: `p${i}`, namespace: 'pages', labels: { even: String(i % 2 === 0) } });
