@@ -1,32 +1,45 @@
-import { randomUUID } from 'node:crypto';
+import { randomInt, randomUUID } from 'node:crypto';
+import { ApiError } from './errors.js';
 import { labelsOf, metadataFields, ownFields, pick } from './fields.js';
+import { checkInput } from './input.js';
 import type { JsonObject } from './json.js';
 import { authorship, sized, type Creation, type Prepared, type Workshop } from './operation.js';
-import { invalid, refuseForeignType } from './refusals.js';
+import { withBody } from './preconditions.js';
+import { describe, invalid, refuse, refuseForeignType } from './refusals.js';
+import type { TypeDefinition } from './type-definition.js';
 
-/** Makes a new object ready to be stored. Throws Invalid, TooLarge, Forbidden. */
-export function prepareCreation(creation: Creation, { secrets }: Workshop): Prepared {
-  const { type, input, writer } = creation;
-  const name = typeof input['name'] === 'string' ? input['name'] : '';
-  const given = typeof input['namespace'] === 'string' ? input['namespace'] : undefined;
-  if (!type.namespaced && given !== undefined && given !== '') {
-    throw invalid([{ path: 'namespace', message: `must be left out: ${type.type} are cluster-wide` }]);
-  }
-  const key = { namespace: type.namespaced ? (given ?? 'default') : '', name };
+/** Makes a new object ready to be stored. Throws Conflict, Invalid, TooLarge, Forbidden. */
+export async function prepareCreation(creation: Creation, { secrets, admit }: Workshop): Promise<Prepared> {
+  const { type, input, writer, dryRun = false } = creation;
   refuseForeignType(type, input);
+  const { key, generated } = keyOf(type, input);
+  const demanded = Object.entries(withBody({}, input)).find(([, value]) => value !== undefined);
+  if (demanded) {
+    throw new ApiError(
+      'Conflict',
+      `A new ${describe(type, key)} cannot have the ${demanded[0]} ${demanded[1]} of a stored object; leave it out.`,
+    );
+  }
+  const author = authorship(type, key, writer);
   const uid = randomUUID();
-  const { masked, sealed, violations } = secrets.seal(type, uid, ownFields(type, input), null);
-  if (violations.length > 0) throw invalid(violations);
-  const object: JsonObject = {
+  const wanted = {
     type: type.type,
-    name,
+    name: key.name,
     ...(type.namespaced ? { namespace: key.namespace } : {}),
     uid,
     generation: 1,
     ...pick(input, metadataFields),
-    ...masked,
+    ...ownFields(type, input),
   };
-  const json = sized(object);
+  const mutable = [...type.fields, ...metadataFields];
+  const context = { verb: 'create', controller: writer.claim?.controller, dryRun } as const;
+  const admitted = await admit({ type, object: wanted, previous: undefined, differing: undefined, mutable, context });
+  if (admitted.violations.length > 0) throw invalid(admitted.violations);
+  // What a rule made of it has not been checked by the route.
+  if (admitted.object !== wanted) refuse(checkInput(type, inputOf(type, admitted.object)));
+  const { masked, sealed, violations } = secrets.seal(type, uid, admitted.object, null);
+  if (violations.length > 0) throw invalid(violations);
+  const json = sized(masked);
   return {
     type,
     key,
@@ -35,15 +48,44 @@ export function prepareCreation(creation: Creation, { secrets }: Workshop): Prep
       ...key,
       uid,
       object: json,
-      labels: labelsOf(input),
+      labels: labelsOf(masked),
       sealed,
       changed: ['spec'],
-      ...authorship(type, key, writer),
+      ...author,
     },
     answer: ({ version, stamp, object }) => {
       const stamps = `"resourceVersion":"${version}","createdAt":"${stamp}","updatedAt":"${stamp}"}`;
       return { key, json: object ?? `${json.slice(0, -1)},${stamps}`, version: String(version) };
     },
-    mayRetry: () => false,
+    warnings: admitted.warnings,
+    mayRetry: outcome => outcome === 'exists' && generated,
   };
+}
+
+function keyOf(type: TypeDefinition, input: JsonObject) {
+  const text = (field: string) => {
+    const value = input[field];
+    return typeof value === 'string' ? value : undefined;
+  };
+  const namespace = text('namespace');
+  if (!type.namespaced && namespace !== undefined && namespace !== '') {
+    throw invalid([{ path: 'namespace', message: `must be left out: ${type.type} are cluster-wide` }]);
+  }
+  const name = text('name') ?? `${text('generateName') ?? ''}${suffix()}`;
+  return {
+    key: { namespace: type.namespaced ? (namespace ?? 'default') : '', name },
+    generated: text('name') === undefined,
+  };
+}
+
+// Those of Kubernetes: without vowels, and without digits that look like letters, no word comes out.
+const alphabet = 'bcdfghjklmnpqrstvwxz2456789';
+
+/** Five characters: 14 million names for each prefix. */
+function suffix(): string {
+  return Array.from({ length: 5 }, () => alphabet[randomInt(alphabet.length)]).join('');
+}
+
+function inputOf(type: TypeDefinition, object: JsonObject): JsonObject {
+  return pick(object, ['name', ...(type.namespaced ? ['namespace'] : []), ...metadataFields, ...type.fields]);
 }

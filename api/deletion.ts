@@ -33,10 +33,12 @@ export async function prepareDeletion(deletion: Deletion, { read }: Workshop): P
         json: stringifyJson({ ...previous, resourceVersion: String(version) }),
         version: String(version),
       }),
+      warnings: [],
       mayRetry,
     };
   }
-  if (previous['deletedAt'] !== undefined) return { type, key, answer: () => unchanged(stored), mayRetry };
+  if (previous['deletedAt'] !== undefined)
+    return { type, key, answer: () => unchanged(stored), warnings: [], mayRetry };
   const generation = generationOf(previous) + 1;
   return {
     type,
@@ -66,6 +68,7 @@ export async function prepareDeletion(deletion: Deletion, { read }: Workshop): P
         }),
       version: String(version),
     }),
+    warnings: [],
     mayRetry,
   };
 }

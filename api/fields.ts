@@ -20,6 +20,9 @@ export const serverFields = [
   'status',
 ];
 
+/** What a body of a new object may hold beside these: how to make a name. It is not stored. */
+const requestFields = ['generateName'];
+
 /** The type's own fields of a body, with the type's defaults for those left out. */
 export function ownFields(type: TypeDefinition, body: JsonObject): JsonObject {
   const present = pick(body, type.fields);
@@ -29,7 +32,7 @@ export function ownFields(type: TypeDefinition, body: JsonObject): JsonObject {
 
 /** Fields that no object of the type has. They are kept until validation, which names all of them. */
 export function unknownFields(type: TypeDefinition, body: JsonObject): JsonObject {
-  const known = new Set([...type.fields, ...metadataFields, ...serverFields]);
+  const known = new Set([...type.fields, ...metadataFields, ...serverFields, ...requestFields]);
   return Object.fromEntries(Object.entries(body).filter(([field]) => !known.has(field)));
 }
 

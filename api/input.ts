@@ -3,9 +3,11 @@ import { checkEnvelope } from './labels.js';
 import type { TypeDefinition } from './type-definition.js';
 import { validate, type FieldError } from './validation.js';
 
-/** Everything that is wrong with a new object as a client sends it: its model, the type's rules, and what all objects carry. */
+/** Everything that is wrong with a new object as a client sends it: its model, and what all objects carry. */
 export function checkInput(type: TypeDefinition, input: JsonObject): FieldError[] {
   const errors = validate(type, input);
+  if (input['name'] === undefined && input['generateName'] === undefined)
+    errors.push({ path: 'name', message: 'is required, or generateName with its beginning' });
   const named = new Set(errors.map(error => error.path));
   const namespace = type.namespaced ? (input['namespace'] ?? 'default') : '';
   // The model has told of wrong types already.

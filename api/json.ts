@@ -27,20 +27,40 @@ export function stringifyJson(value: unknown): string {
   return text.includes('"isLosslessNumber":true') ? (stringify(value) ?? text) : text;
 }
 
+/** A copy that shares nothing but numbers kept exactly, which nobody changes. */
+export function copyJson<T>(value: T): T;
+export function copyJson(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map((one: unknown) => copyJson(one));
+  if (!isObject(value)) return value;
+  return Object.fromEntries(Object.entries(value).map(([field, one]) => [field, copyJson(one)]));
+}
+
 export function isObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof LosslessNumber);
 }
 
 /** Parses the body of a request into an object. Throws InvalidJson with the position, or Invalid for what cannot be stored. */
 export function parseBody(text: string): JsonObject {
-  if (text.trim() === '') throw new ApiError('InvalidJson', 'The body is empty; send a JSON object.');
+  const value = parseAny(text);
+  if (!isObject(value)) throw new ApiError('InvalidJson', 'The body must be a JSON object: it begins with "{".');
+  return value;
+}
+
+/** The same for a body that is a list. */
+export function parseListBody(text: string): unknown[] {
+  const value = parseAny(text);
+  if (!Array.isArray(value)) throw new ApiError('InvalidJson', 'The body must be a JSON list: it begins with "[".');
+  return value;
+}
+
+function parseAny(text: string): unknown {
+  if (text.trim() === '') throw new ApiError('InvalidJson', 'The body is empty; send JSON.');
   let value: unknown;
   try {
     value = parseJson(text);
   } catch (error) {
     throw new ApiError('InvalidJson', `The body is not JSON: ${describe(error, text)}`);
   }
-  if (!isObject(value)) throw new ApiError('InvalidJson', 'The body must be a JSON object: it begins with "{".');
   const violations = unstorable(value, text);
   if (violations.length > 0) throw new ApiError('Invalid', 'The body holds what cannot be stored.', violations);
   return value;
@@ -63,7 +83,7 @@ function describe(error: unknown, text: string): string {
 }
 
 /** What jsonb cannot hold: NUL, halves of surrogate pairs, huge exponents; and nesting beyond the limit. */
-function unstorable(value: JsonObject, text: string): ErrorDetail[] {
+function unstorable(value: unknown, text: string): ErrorDetail[] {
   const suspicious = /\\u0000|\\u[dD][89a-fA-F]/.test(text) || longNumber.test(text) || /[\ud800-\udfff]/.test(text);
   if (!suspicious && !isDeep(text)) return [];
   const found: ErrorDetail[] = [];

@@ -163,7 +163,7 @@ describe('the object API', () => {
   });
 
   it('keeps integers beyond 2^53 of foreign JSON exactly', async () => {
-    const body = `{"name":"${fresh()}","resources":[{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"n":9007199254740993,"f":0.12345678901234567890}],"clusterRefs":["a"]}`;
+    const body = `{"name":"${fresh()}","resources":[{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"n":9007199254740993,"f":0.12345678901234567890}],"clusterRefs":["a"],"allowMissing":true}`;
     const created = await fetch(`${api.url}/v1/syncsets`, {
       method: 'POST',
       headers: { 'Content-Type': 'application/json' },
@@ -421,7 +421,7 @@ describe('the object API', () => {
         metadata: { name: `x${i}` },
         data: { a: 'x'.repeat(80_000) },
       }));
-      const answer = await api.call('POST', '/v1/syncsets', { name: 'large', clusterRefs: ['a'], resources });
+      const answer = await api.call('POST', '/v1/syncsets', { name: 'large', clusterRefs: [], resources });
       expect([answer.status, answer.body.error.code]).to.deep.equal([413, 'TooLarge']);
       expect(answer.body.error.message).to.include('1500000');
     });

@@ -1,10 +1,11 @@
 import { isHeld, type Database, type Key, type ObjectStore, type StoredObject, type WriteResult } from '../db/index.js';
+import { admit } from './admission.js';
 import { prepareCreation } from './creation.js';
 import { prepareDeletion } from './deletion.js';
 import { ApiError, notFound } from './errors.js';
 import { sealedOf } from './fields.js';
 import type { JsonObject } from './json.js';
-import type { Answer, Operation, Prepared, Workshop } from './operation.js';
+import type { Operation, Outcome, Prepared, Workshop } from './operation.js';
 import { describe, lostClaim, refused } from './refusals.js';
 import type { Secrets } from './secrets.js';
 import type { TypeDefinition } from './type-definition.js';
@@ -15,7 +16,7 @@ const attempts = 8;
 const maxQueueAge = 1_000;
 
 /**
- * The write pipeline of all types: precondition, validation, defaults, secrets, comparison, one compare-and-set.
+ * The write pipeline of all types: precondition, validation, defaults, secrets, rules, comparison, one compare-and-set.
  * Every update is computed from a version that was read and stored only if that version is still the one; it is tried
  * again, invisibly, unless the client named a version.
  */
@@ -43,17 +44,21 @@ export class Objects {
   }
 
   /** Carries an operation out. Throws whatever error of the catalogue refuses it. */
-  async carryOut(operation: Operation): Promise<Answer> {
+  async carryOut(operation: Operation): Promise<Outcome> {
     for (let attempt = 1; ; attempt++) {
       const prepared = await this.prepare(operation);
-      const { type, key, item } = prepared;
+      const { type, key, item, warnings } = prepared;
       if (!item) {
         const { claim } = operation.writer;
         if (claim && !(await isHeld(this.#database, claim))) throw lostClaim();
-        return prepared.answer({ version: 0, stamp: '' });
+        return { ...prepared.answer({ version: 0, stamp: '' }), warnings };
       }
-      const result = await this.#write(prepared.type, item);
-      if (result.outcome === 'ok') return prepared.answer(result);
+      const result = operation.dryRun ? await this.#store.rehearse(type.type, item) : await this.#write(type, item);
+      if (result.outcome === 'ok') {
+        // No version that a later write will have: a client that keeps it would take that write's state for this one.
+        const shown = operation.dryRun ? { version: item.expect ?? 0, stamp: result.stamp } : result;
+        return { ...prepared.answer(shown), warnings };
+      }
       if (attempt >= attempts || !prepared.mayRetry(result.outcome)) throw refused(type, key, result);
     }
   }
@@ -62,11 +67,15 @@ export class Objects {
    * Makes an operation ready to be stored, alone or with others at once: everything is done but the write. Nothing is kept in
    * between: whoever stores `item` does it at once, and prepares anew if the outcome says so and `mayRetry` allows.
    *
-   * @param read where stored objects are looked up; default: the database. What is written from several operations on one
-   * object must show each the state that those before it will have made.
+   * @param read where stored objects are looked up, by the rules of the type as well; default: the database. Whoever stores
+   * several operations at once shows each what those before it will have made.
    */
   async prepare(operation: Operation, read?: Workshop['read']): Promise<Prepared> {
-    const workshop = { secrets: this.#secrets, read: read ?? ((type, key) => this.#store.read(type, key)) };
+    const workshop: Workshop = {
+      secrets: this.#secrets,
+      read: read ?? ((type, key) => this.#store.read(type, key)),
+      admit: applicant => admit(this.#database, applicant, read),
+    };
     switch (operation.verb) {
       case 'create':
         return prepareCreation(operation, workshop);

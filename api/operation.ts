@@ -2,6 +2,8 @@ import type { ClaimReference, Key, StoredObject, WriteItem, WriteResult } from '
 import { ApiError } from './errors.js';
 import { without } from './fields.js';
 import { stringifyJson, type JsonObject } from './json.js';
+import type { admit, Applicant } from './admission.js';
+import type { JsonPatch } from './json-patch.js';
 import type { Preconditions } from './preconditions.js';
 import type { Secrets } from './secrets.js';
 import type { TypeDefinition } from './type-definition.js';
@@ -12,35 +14,36 @@ export interface Writer {
   traceparent?: string;
 }
 
-/** Stores a new object. `input` has passed `checkInput`, either at the route or by whoever made the operation. */
-export interface Creation {
-  verb: 'create';
+interface Common {
   type: TypeDefinition;
-  input: JsonObject;
   writer: Writer;
+  /** The whole way is gone, but nothing is stored. */
+  dryRun?: boolean;
+}
+
+/** Stores a new object. `input` has passed `checkInput`, either at the route or by whoever made the operation. */
+export interface Creation extends Common {
+  verb: 'create';
+  input: JsonObject;
 }
 
 /**
- * Changes a stored object. `body` is an object, or a merge patch (RFC 7396); what of it counts is said by `subresource`: without
- * one everything that clients set, with `status` the status alone.
+ * Changes a stored object. `body` is an object, a merge patch (RFC 7396) or a JSON patch (RFC 6902) of the whole object; what of
+ * the result counts is said by `subresource`: without one everything that clients set, else the status, or the metadata, alone.
  */
-export interface Change {
+export interface Change extends Common {
   verb: 'replace' | 'patch';
-  type: TypeDefinition;
   key: Key;
-  body: JsonObject;
-  subresource?: 'status';
+  body: JsonObject | JsonPatch;
+  subresource?: 'metadata' | 'status';
   preconditions: Preconditions;
-  writer: Writer;
 }
 
 /** Deletes an object, or marks it as being deleted while it has finalizers. */
-export interface Deletion {
+export interface Deletion extends Common {
   verb: 'delete';
-  type: TypeDefinition;
   key: Key;
   preconditions: Preconditions;
-  writer: Writer;
 }
 
 export type Operation = Creation | Change | Deletion;
@@ -52,6 +55,11 @@ export interface Answer {
   version: string;
 }
 
+/** An answer with what the rules of the type have to say beside it. */
+export interface Outcome extends Answer {
+  warnings: string[];
+}
+
 /** A write made ready: computed from a version that was read, validated and compared with it, but not stored. */
 export interface Prepared {
   type: TypeDefinition;
@@ -60,6 +68,8 @@ export interface Prepared {
   item?: WriteItem;
   /** The answer when `item` was stored with this result (`object`: as stored); without an item the object as it is. */
   answer: (result: { version: number; stamp: string; object?: string }) => Answer;
+  /** What the caller should know though the write is done. */
+  warnings: string[];
   /** Whether preparing anew may lead to success where the database refused `item` with this outcome. */
   mayRetry: (outcome: WriteResult['outcome']) => boolean;
 }
@@ -69,6 +79,7 @@ export interface Workshop {
   secrets: Secrets;
   /** Throws nothing for an object that is not there. */
   read: (type: string, key: Key) => Promise<StoredObject | undefined>;
+  admit: (applicant: Applicant) => ReturnType<typeof admit>;
 }
 
 const maxObjectBytes = 1_500_000;

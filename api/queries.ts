@@ -53,8 +53,17 @@ export interface ListQuery {
   watch?: boolean;
 }
 
+/** How a write is carried out. */
+export interface WriteQuery {
+  /**
+   * `All`: everything is checked and answered as it would be, but nothing is stored and nobody hears of it. The answer has the
+   * `resourceVersion` that is stored now, `0` for a new object.
+   */
+  dryRun?: 'All';
+}
+
 /** Which state of which object to delete. */
-export interface DeleteQuery {
+export interface DeleteQuery extends WriteQuery {
   /**
    * Only if this is still the object's version, else 409.
    * @pattern ^[0-9]+$ must be a version as the server gave it: decimal digits

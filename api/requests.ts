@@ -5,7 +5,8 @@ import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib';
 import type { NextFunction, Request, Response } from 'express';
 import type { Log } from '../db/index.js';
 import { ApiError } from './errors.js';
-import { parseBody } from './json.js';
+import { parseBody, parseListBody } from './json.js';
+import { JsonPatch } from './json-patch.js';
 import type { Metrics } from './metrics.js';
 
 declare module 'express-serve-static-core' {
@@ -15,6 +16,7 @@ declare module 'express-serve-static-core' {
   }
 }
 
+const jsonPatch = 'application/json-patch+json';
 const maxBodyBytes = 3 * 2 ** 20;
 const slow = 1_000;
 // A map: of an object, "constructor" and the like would be encodings too.
@@ -68,7 +70,9 @@ export function readBody() {
     }
     const type = (request.get('Content-Type') ?? '').split(';')[0]?.trim().toLowerCase() ?? '';
     const accepted =
-      request.method === 'PATCH' ? ['application/merge-patch+json', 'application/json'] : ['application/json'];
+      request.method === 'PATCH'
+        ? ['application/merge-patch+json', 'application/json', jsonPatch]
+        : ['application/json'];
     if (hasBody && !accepted.includes(type)) {
       const given = type === '' ? 'no content type' : `"${type}"`;
       next(
@@ -81,7 +85,7 @@ export function readBody() {
     }
     readText(request)
       .then(text => {
-        request.body = parseBody(text);
+        request.body = type === jsonPatch ? new JsonPatch(parseListBody(text)) : parseBody(text);
         next();
       }, next)
       .catch(next);

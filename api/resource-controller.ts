@@ -2,14 +2,16 @@ import { Controller } from '@tsoa/runtime';
 import type { Request, Response } from 'express';
 import { isHeld, listNotices, recordNotice, type Key } from '../db/index.js';
 import { ApiError } from './errors.js';
+import { send, sendOutcome } from './answers.js';
 import { checkInput } from './input.js';
 import type { JsonObject } from './json.js';
+import { JsonPatch } from './json-patch.js';
 import { readSelection, sendList } from './list.js';
 import type { NoticeInput } from './notice.js';
 import type { Change, Deletion, Writer } from './operation.js';
 import type { Platform } from './platform.js';
 import type { Preconditions } from './preconditions.js';
-import type { DeleteQuery, ListQuery } from './queries.js';
+import type { DeleteQuery, ListQuery, WriteQuery } from './queries.js';
 import { lostClaim, refuse, refuseForeignKey } from './refusals.js';
 import { readClaimToken } from './tokens.js';
 import type { TypeDefinition } from './type-definition.js';
@@ -28,8 +30,8 @@ export abstract class ResourceController extends Controller {
     this.#type = type;
   }
 
-  protected async createObject(request: Request, body: object): Promise<void> {
-    await this.#create(request, fields(body));
+  protected createObject(request: Request, body: object, query: WriteQuery): Promise<void> {
+    return this.#create(request, fields(body), query);
   }
 
   protected async listObjects(request: Request, query: ListQuery): Promise<void> {
@@ -58,15 +60,16 @@ export abstract class ResourceController extends Controller {
   protected async readObject(request: Request, key: Key): Promise<void> {
     const { object, version } = await this.#platform.objects.read(this.#type, key);
     const response = responseOf(request);
-    if (entityTags(request.get('If-None-Match')).includes(String(version))) {
+    const known = entityTags(request.get('If-None-Match'));
+    if (known.includes(String(version)) || known.includes('*')) {
       response.status(304).set('ETag', `"${version}"`).end();
     } else send(response, 200, object, String(version));
   }
 
-  protected async replaceObject(request: Request, key: Key, body: object): Promise<void> {
+  protected async replaceObject(request: Request, key: Key, body: object, query: WriteQuery): Promise<void> {
     const given = fields(body);
     if (request.get('If-None-Match')?.trim() !== '*') {
-      await this.#carryOut(request, { verb: 'replace', key, body: given, preconditions: preconditionsOf(request) });
+      await this.#change(request, { verb: 'replace', key, body: given }, query);
       return;
     }
     refuseForeignKey(key, given);
@@ -74,29 +77,32 @@ export abstract class ResourceController extends Controller {
     const input = { ...given, name, ...(namespace === '' ? {} : { namespace }) };
     // The route could not check it: its body is that of a new object only with this header.
     refuse(checkInput(this.#type, input));
-    await this.#create(request, input);
+    await this.#create(request, input, query);
   }
 
-  protected patchObject(request: Request, key: Key, body: object): Promise<void> {
-    const preconditions = preconditionsOf(request);
-    return this.#carryOut(request, { verb: 'patch', key, body: fields(body), preconditions });
+  protected patchObject(request: Request, key: Key, body: object, query: WriteQuery): Promise<void> {
+    return this.#change(request, { verb: 'patch', key, body: patchOf(body) }, query);
   }
 
-  protected deleteObject(request: Request, key: Key, query: DeleteQuery): Promise<void> {
+  protected async deleteObject(request: Request, key: Key, query: DeleteQuery): Promise<void> {
     const { uid, resourceVersion = preconditionsOf(request).resourceVersion } = query;
-    return this.#carryOut(request, { verb: 'delete', key, preconditions: { uid, resourceVersion } });
+    await this.#carryOut(request, { verb: 'delete', key, preconditions: { uid, resourceVersion } }, query);
   }
 
-  protected readStatus(request: Request, key: Key): Promise<void> {
-    return this.readObject(request, key);
+  protected replaceStatus(request: Request, key: Key, body: object, query: WriteQuery): Promise<void> {
+    return this.#change(request, { verb: 'replace', key, body: fields(body), subresource: 'status' }, query);
   }
 
-  protected replaceStatus(request: Request, key: Key, body: object): Promise<void> {
-    return this.#updateStatus(request, key, body, 'replace');
+  protected patchStatus(request: Request, key: Key, body: object, query: WriteQuery): Promise<void> {
+    return this.#change(request, { verb: 'patch', key, body: patchOf(body), subresource: 'status' }, query);
   }
 
-  protected patchStatus(request: Request, key: Key, body: object): Promise<void> {
-    return this.#updateStatus(request, key, body, 'patch');
+  protected replaceMetadata(request: Request, key: Key, body: object, query: WriteQuery): Promise<void> {
+    return this.#change(request, { verb: 'replace', key, body: fields(body), subresource: 'metadata' }, query);
+  }
+
+  protected patchMetadata(request: Request, key: Key, body: object, query: WriteQuery): Promise<void> {
+    return this.#change(request, { verb: 'patch', key, body: patchOf(body), subresource: 'metadata' }, query);
   }
 
   /** Secret values leave only to a controller that was registered for it and holds a claim. */
@@ -150,28 +156,35 @@ export abstract class ResourceController extends Controller {
     send(responseOf(request), 201, JSON.stringify(notice), undefined);
   }
 
-  #updateStatus(request: Request, key: Key, body: object, verb: 'replace' | 'patch'): Promise<void> {
-    const preconditions = preconditionsOf(request);
-    return this.#carryOut(request, { verb, key, body: fields(body), subresource: 'status', preconditions });
+  async #create(request: Request, input: JsonObject, query: WriteQuery): Promise<void> {
+    const outcome = await this.#platform.objects.carryOut({
+      verb: 'create',
+      type: this.#type,
+      input,
+      writer: writer(request),
+      dryRun: query.dryRun !== undefined,
+    });
+    const { namespace, name } = outcome.key;
+    const path = [this.#type.type, ...(namespace === '' ? [] : [namespace]), name].map(encodeURIComponent).join('/');
+    sendOutcome(request, responseOf(request), { status: 201, outcome, query, location: `/v1/${path}` });
   }
 
-  async #create(request: Request, input: JsonObject): Promise<void> {
-    const type = this.#type;
-    const operation = { verb: 'create', type, input, writer: writer(request) } as const;
-    const { json, version, key } = await this.#platform.objects.carryOut(operation);
-    const path = [type.type, ...(key.namespace === '' ? [] : [key.namespace]), key.name]
-      .map(encodeURIComponent)
-      .join('/');
-    send(responseOf(request).location(`/v1/${path}`), 201, json, version);
+  #change(
+    request: Request,
+    change: Pick<Change, 'body' | 'key' | 'subresource' | 'verb'>,
+    query: WriteQuery,
+  ): Promise<void> {
+    return this.#carryOut(request, { ...change, preconditions: preconditionsOf(request) }, query);
   }
 
   async #carryOut(
     request: Request,
     operation: Omit<Change, 'type' | 'writer'> | Omit<Deletion, 'type' | 'writer'>,
+    query: WriteQuery,
   ): Promise<void> {
-    const more = { type: this.#type, writer: writer(request) };
-    const { json, version } = await this.#platform.objects.carryOut({ ...operation, ...more });
-    send(responseOf(request), 200, json, version);
+    const more = { type: this.#type, writer: writer(request), dryRun: query.dryRun !== undefined };
+    const outcome = await this.#platform.objects.carryOut({ ...operation, ...more });
+    sendOutcome(request, responseOf(request), { status: 200, outcome, query });
   }
 }
 
@@ -198,11 +211,8 @@ export function responseOf(request: Request): Response {
   return request.res;
 }
 
-/** Sends JSON text as it is, with the version as entity tag. */
-export function send(response: Response, status: number, json: string, version: string | undefined): void {
-  response.status(status).setHeader('Content-Type', 'application/json; charset=utf-8');
-  if (version !== undefined) response.setHeader('ETag', `"${version}"`);
-  response.end(json);
+function patchOf(body: object): JsonObject | JsonPatch {
+  return body instanceof JsonPatch ? body : fields(body);
 }
 
 function preconditionsOf(request: Request): Preconditions {

@@ -66,7 +66,9 @@ export interface Resource extends Envelope {
  */
 export interface ResourceInput extends Envelope {
   /** Unique within the type, and within the namespace if the type has one: a DNS-1123 subdomain. Never changes. */
-  name: ResourceName;
+  name?: ResourceName;
+  /** Of a new object without `name`: the server makes one of this and five letters and digits that are not taken. */
+  generateName?: NamePrefix;
   /**
    * The version that this write is based on: if the object has changed since, the write is refused (409). Left out, the write
    * goes to whatever is stored.
@@ -93,6 +95,13 @@ export interface ResourceInput extends Envelope {
  * @pattern ^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$ must be a DNS-1123 subdomain: lower-case letters, digits, "-" and ".", each part beginning and ending with a letter or digit
  */
 export type ResourceName = string;
+
+/**
+ * The beginning of a DNS-1123 subdomain.
+ * @maxLength 248 must have at most 248 characters
+ * @pattern ^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*(-*|\.)$ must begin as a DNS-1123 subdomain does: lower-case letters, digits, "-" and ".", for example "web-"
+ */
+export type NamePrefix = string;
 
 /**
  * A DNS-1123 label.

@@ -66,13 +66,18 @@ describe('the arguments of routes', () => {
     ]);
   });
 
-  it('include the body, which is checked by the rules of its type as well', async () => {
+  it('include the body, which is checked by the model of its type and what all objects carry', async () => {
     const post = (body: object) =>
       ask('', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) });
     const set = { name: 'x', matchAll: true };
     expect(await post(set)).to.deep.equal(set);
-    expect(await post({ name: 'x' })).to.deep.equal([
-      { path: 'clusterSelector', message: 'is required; to mean all clusters, say matchAll: true' },
+    expect(await post({ matchAll: 1, labels: { a: 'not ok' } })).to.deep.equal([
+      { path: 'matchAll', message: 'must be true or false, not a number' },
+      { path: 'name', message: 'is required, or generateName with its beginning' },
+      {
+        path: 'labels.a',
+        message: 'must be letters, digits, "-", "_" and ".", beginning and ending with a letter or digit',
+      },
     ]);
   });
 });

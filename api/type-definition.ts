@@ -1,5 +1,5 @@
 import type { IndexedField } from '../db/index.js';
-import type { ErrorDetail } from './errors.js';
+import type { AnyRule } from './admission.js';
 
 /**
  * What the platform must know of a type beside its models. The generator writes one per type file into `build/types.ts`.
@@ -30,14 +30,6 @@ export interface TypeDefinition {
   input: string;
   /** The model that the status is checked with: `ClusterStatus`. Missing for types without status. */
   status?: string;
-  /** What a model cannot say, exported by the type file as `rules`. */
-  rules?: Rule[];
-}
-
-/** A check beyond what an interface can say. It runs on objects that fit their model. */
-export interface Rule {
-  /** The rule is checked when one of these top-level fields is new or has changed. */
-  fields: string[];
-  /** Returns what is wrong; an empty list if nothing is. Secret values may be masked. */
-  check: (object: Record<string, unknown>) => ErrorDetail[];
+  /** What a model cannot say, from the file of rules beside the type file. */
+  rules?: AnyRule[];
 }

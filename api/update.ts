@@ -1,3 +1,4 @@
+import type { Key, WriteItem } from '../db/index.js';
 import { changedParts, differences, formerValues } from './changes.js';
 import { notFound, type ErrorDetail } from './errors.js';
 import {
@@ -14,42 +15,53 @@ import {
   without,
 } from './fields.js';
 import { isObject, stringifyJson, type JsonObject } from './json.js';
+import { JsonPatch } from './json-patch.js';
 import { checkEnvelope } from './labels.js';
 import { mergePatch } from './merge-patch.js';
 import { authorship, sized, unchanged, type Change, type Prepared, type Workshop } from './operation.js';
 import { demand, withBody } from './preconditions.js';
-import { describe, refuse, refuseForeignKey, refuseForeignType } from './refusals.js';
+import { describe, invalid, refuse, refuseForeignKey, refuseForeignType } from './refusals.js';
 import { mask } from './secrets.js';
 import type { TypeDefinition } from './type-definition.js';
 import { validate, validateStatus, type FieldError } from './validation.js';
 
 /** Makes a change of a stored object ready. Throws NotFound, Conflict, UnknownField, Invalid, TooLarge, Forbidden. */
-export async function prepareChange(change: Change, { secrets, read }: Workshop): Promise<Prepared> {
-  const { type, key, body, subresource, writer } = change;
-  if (subresource === undefined) {
-    refuseForeignType(type, body);
-    refuseForeignKey(key, body);
-  }
-  const preconditions = withBody(change.preconditions, body);
-  const mayRetry: Prepared['mayRetry'] = outcome =>
-    outcome === 'conflict' && preconditions.resourceVersion === undefined;
+export async function prepareChange(change: Change, { secrets, read, admit }: Workshop): Promise<Prepared> {
+  const { type, key, verb, body, subresource, writer, dryRun = false } = change;
+  const named = body instanceof JsonPatch ? change.preconditions : withBody(change.preconditions, body);
+  if (!(body instanceof JsonPatch) && subresource === undefined) refuseForeign(type, key, body);
+  const mayRetry: Prepared['mayRetry'] = outcome => outcome === 'conflict' && named.resourceVersion === undefined;
   const stored = await read(type.type, key);
   if (!stored) throw notFound(describe(type, key));
   const previous = asObject(stored);
-  demand(type, key, previous, preconditions);
+  demand(type, key, previous, named);
   const author = authorship(type, key, writer);
+
+  const compare = (wanted: JsonObject): Comparison => {
+    const { masked, sealed, kept, violations } = secrets.seal(type, stored.uid, wanted, sealedOf(stored));
+    const next = pick(masked, Object.keys(masked));
+    const differing = differences(previous, next);
+    if (!kept) for (const { field } of type.secrets) if (field in next || field in previous) differing.add(field);
+    if (differing.size > 0 || violations.length > 0) check(type, previous, next, wanted, differing, violations);
+    return { next, differing, secretParts: kept ? { keepSealed: true } : { sealed } };
+  };
   const wanted = apply(change, previous);
-  const { masked, sealed, kept, violations } = secrets.seal(type, stored.uid, wanted, sealedOf(stored));
-  const next = pick(masked, Object.keys(masked));
-  const differing = differences(previous, next);
-  if (!kept) for (const { field } of type.secrets) if (field in next || field in previous) differing.add(field);
-  if (differing.size === 0 && violations.length === 0) return { type, key, answer: () => unchanged(stored), mayRetry };
-  check(type, previous, next, wanted, differing, violations);
+  let { next, differing, secretParts } = compare(wanted);
+  const unchangedAnswer = { type, key, answer: () => unchanged(stored), warnings: [], mayRetry };
+  if (differing.size === 0) return unchangedAnswer;
+  const mutable = subresource === undefined ? [...type.fields, ...metadataFields] : countingFields[subresource];
+  const context = { verb, controller: writer.claim?.controller, dryRun };
+  const admitted = await admit({ type, object: wanted, previous, differing, mutable, context });
+  if (admitted.violations.length > 0) throw invalid(admitted.violations);
+  if (admitted.object !== wanted) {
+    ({ next, differing, secretParts } = compare(admitted.object));
+    if (differing.size === 0) return { ...unchangedAnswer, warnings: admitted.warnings };
+  }
 
   const changed = changedParts(type, differing);
   const generation = generationOf(previous) + (changed.includes('spec') ? 1 : 0);
-  next['generation'] = generation;
-  const gone = next['deletedAt'] !== undefined && finalizersOf(next).length === 0;
+  const final: JsonObject = { ...next, generation };
+  const gone = final['deletedAt'] !== undefined && finalizersOf(final).length === 0;
   const former = new Set(differing);
   if (!gone) former.add('updatedAt');
   if (generation !== previous['generation']) former.add('generation');
@@ -61,9 +73,9 @@ export async function prepareChange(change: Change, { secrets, read }: Workshop)
       ...key,
       expect: stored.version,
       // The store sets updatedAt, but not in the last state of an object that this write removes.
-      object: sized(gone ? next : without(next, ['updatedAt'])),
-      labels: labelsOf(next),
-      ...(kept ? { keepSealed: true } : { sealed }),
+      object: sized(gone ? final : without(final, ['updatedAt'])),
+      labels: labelsOf(final),
+      ...secretParts,
       before: formerValues(previous, former),
       changed: gone ? [...changed, 'deletion'] : changed,
       ...author,
@@ -71,20 +83,46 @@ export async function prepareChange(change: Change, { secrets, read }: Workshop)
     answer: ({ version, stamp, object }) => ({
       key,
       json:
-        object ?? stringifyJson({ ...next, ...(gone ? {} : { updatedAt: stamp }), resourceVersion: String(version) }),
+        object ?? stringifyJson({ ...final, ...(gone ? {} : { updatedAt: stamp }), resourceVersion: String(version) }),
       version: String(version),
     }),
+    warnings: admitted.warnings,
     mayRetry,
   };
 }
 
+/** A state that was asked for beside the stored one. */
+interface Comparison {
+  next: JsonObject;
+  differing: Set<string>;
+  secretParts: Pick<WriteItem, 'keepSealed' | 'sealed'>;
+}
+
+/** What a write of a subresource changes; everything else of its body is ignored. */
+const countingFields = { metadata: metadataFields, status: ['status'] };
+
 /** What the object is to be, before its secrets are sealed. */
-function apply({ type, verb, body, subresource }: Change, previous: JsonObject): JsonObject {
-  const result = verb === 'replace' ? body : mergePatch(previous, body);
-  if (subresource === 'status') {
-    const status =
-      verb === 'replace' ? body['status'] : mergePatch(pick(previous, ['status']), pick(body, ['status']))['status'];
-    return { ...without(previous, ['status']), ...(status === undefined || status === null ? {} : { status }) };
+function apply({ type, key, verb, body, subresource }: Change, previous: JsonObject): JsonObject {
+  if (body instanceof JsonPatch) {
+    const secretFields = type.secrets.map(({ field }) => field);
+    const result = body.apply(previous, secretFields);
+    demand(type, key, previous, withBody({}, result));
+    if (subresource === undefined) refuseForeign(type, key, result);
+    return merged(type, previous, result, subresource);
+  }
+  return merged(type, previous, verb === 'replace' ? body : mergePatch(previous, body), subresource);
+}
+
+/** The stored object with those fields of another one that count. */
+function merged(
+  type: TypeDefinition,
+  previous: JsonObject,
+  result: JsonObject,
+  subresource: Change['subresource'],
+): JsonObject {
+  if (subresource !== undefined) {
+    const counting = countingFields[subresource];
+    return { ...without(previous, counting), ...pick(result, counting) };
   }
   return {
     ...pick(previous, serverFields),
@@ -92,6 +130,11 @@ function apply({ type, verb, body, subresource }: Change, previous: JsonObject):
     ...ownFields(type, result),
     ...unknownFields(type, result),
   };
+}
+
+function refuseForeign(type: TypeDefinition, key: Key, object: JsonObject): void {
+  refuseForeignType(type, object);
+  refuseForeignKey(key, object);
 }
 
 // Only what a write changes is checked: a type that became stricter locks nobody out of an object stored before.

@@ -53,20 +53,15 @@ type Validators = Partial<
 const mostErrors = 1_000;
 
 /**
- * Everything that is wrong with an object as clients send it: unknown fields, wrong types, broken limits, then the type's own
- * rules. With `only`, nothing but these top-level fields is looked at; removed fields belong in it as well. The object is not
- * changed. The syntax of labels and the like is `checkEnvelope`'s matter.
+ * Everything that is wrong with an object as clients send it: unknown fields, wrong types, broken limits. With `only`, nothing
+ * but these top-level fields is looked at; removed fields belong in it as well. The object is not changed. The syntax of labels
+ * and the like is `checkEnvelope`'s matter; the type's own rules are asked later, about objects that fit their model.
  */
 export function validate(type: TypeDefinition, object: JsonObject, only?: Set<string>): FieldError[] {
   const errors: FieldError[] = [];
   const model = models[type.input];
   if (model?.dataType !== 'refObject') throw new Error(`there is no model ${type.input}; run make generate`);
   checkFields(model.properties, model.additionalProperties, object, '', errors, only);
-  const broken = new Set(errors.map(error => /^[^.[]*/.exec(error.path)?.[0]));
-  for (const rule of type.rules ?? []) {
-    const concerned = only === undefined || rule.fields.some(field => only.has(field));
-    if (concerned && !rule.fields.some(field => broken.has(field))) errors.push(...rule.check(object));
-  }
   return errors.slice(0, mostErrors);
 }
 

@@ -275,7 +275,12 @@ describe('work over HTTP', () => {
 
   it('maps the states before and after of a watched object: A, B and C are woken when it moved while nobody listened', async () => {
     await register({ watches: ['syncsets'] });
-    await api.call('POST', '/v1/syncsets', { name: controller, namespace: 'work', clusterRefs: ['a'] });
+    await api.call('POST', '/v1/syncsets', {
+      name: controller,
+      namespace: 'work',
+      clusterRefs: ['a'],
+      allowMissing: true,
+    });
     await api.call('PATCH', `/v1/syncsets/work/${controller}`, { clusterRefs: ['b'] });
     await api.call('PATCH', `/v1/syncsets/work/${controller}`, { clusterRefs: ['c'] });
     const woken = new Set<string>();
@@ -303,7 +308,12 @@ describe('work over HTTP', () => {
 
   it('tells a worker of a map whose answer was lost, so that it can give it back', async () => {
     await register({ watches: ['syncsets'] });
-    await api.call('POST', '/v1/syncsets', { name: controller, namespace: 'work', clusterRefs: ['a'] });
+    await api.call('POST', '/v1/syncsets', {
+      name: controller,
+      namespace: 'work',
+      clusterRefs: ['a'],
+      allowMissing: true,
+    });
     const [lost] = await soon();
     const renewal = await api.call('POST', `${base}/claims/renew`, { worker: 'w1' });
     expect(renewal.body.held).to.deep.equal([lost?.token]);

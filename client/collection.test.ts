@@ -45,6 +45,65 @@ describe('collections', () => {
     expect(await codeOf(client.clusters.read(created))).to.equal('NotFound');
   });
 
+  it('changes an object by a JSON patch, in the part and the state that it is meant for', async () => {
+    const cluster = await client.clusters.create({ name: 'jp', namespace: 'foo', labels: { env: 'stage' } });
+    const changed = await client.clusters.jsonPatch(cluster, [
+      { op: 'test', path: '/labels/env', value: 'stage' },
+      { op: 'move', from: '/labels/env', path: '/labels/was' },
+    ]);
+    expect(changed.labels).to.deep.equal({ was: 'stage' });
+    const seconds = { op: 'add', path: '/verifySeconds', value: 60 } as const;
+    const stale = { resourceVersion: cluster.resourceVersion };
+    expect(await codeOf(client.clusters.jsonPatch(cluster, [seconds], stale))).to.equal('Conflict');
+    expect(await codeOf(client.clusters.jsonPatch(cluster, [seconds], { uid: 'another' }))).to.equal('Conflict');
+    const missing = [{ op: 'remove', path: '/labels/none' }] as const;
+    expect(await codeOf(client.clusters.jsonPatch(cluster, [...missing]))).to.equal('Invalid');
+    const status = [{ op: 'add', path: '/status', value: { nodeCount: 3 } }, seconds] as const;
+    const written = await client.clusters.jsonPatch(cluster, [...status], { subresource: 'status', uid: cluster.uid });
+    expect(written.status).to.deep.equal({ nodeCount: 3 });
+    expect(written).not.to.have.property('verifySeconds');
+    const untyped = client.collection('clusters');
+    const labelled = await untyped.jsonPatch(cluster, [{ op: 'add', path: '/labels/a', value: 'b' }], {
+      subresource: 'metadata',
+    });
+    expect(labelled.labels).to.deep.equal({ was: 'stage', a: 'b' });
+    await client.selectorsyncsets.create({ name: 'jp', matchAll: true });
+    const wide = await client.selectorsyncsets.jsonPatch({ name: 'jp' }, [seconds]);
+    expect(wide.verifySeconds).to.equal(60);
+  });
+
+  it('writes metadata alone', async () => {
+    const cluster = await client.clusters.create({
+      name: 'md',
+      namespace: 'foo',
+      labels: { a: '1' },
+      verifySeconds: 60,
+    });
+    const patched = await client.clusters.patchMetadata(cluster, { labels: { b: '2' } }, { uid: cluster.uid });
+    expect(patched).to.deep.include({ labels: { a: '1', b: '2' }, generation: 1 });
+    const replaced = await client.clusters.replaceMetadata(cluster, { annotations: { n: 'x' } });
+    expect(replaced)
+      .to.deep.include({ annotations: { n: 'x' }, verifySeconds: 60 })
+      .and.not.to.have.property('labels');
+    const stale = { resourceVersion: cluster.resourceVersion };
+    expect(await codeOf(client.clusters.replaceMetadata(cluster, {}, stale))).to.equal('Conflict');
+  });
+
+  it('answers a dry run as the write would be and stores nothing', async () => {
+    const dryRun = true;
+    const planned = await client.clusters.create({ generateName: 'dry-', kubeconfig: 'k' }, { dryRun });
+    expect(planned.name).to.match(/^dry-.{5}$/);
+    expect(planned).to.include({ resourceVersion: '0', kubeconfig: '••••••' });
+    expect(await codeOf(client.clusters.read(planned))).to.equal('NotFound');
+    const cluster = await client.clusters.create({ generateName: 'dry-' });
+    const dry = client.with({ dryRun }).clusters;
+    expect((await dry.patch(cluster, { verifySeconds: 60 })).verifySeconds).to.equal(60);
+    expect((await dry.remove(cluster)).uid).to.equal(cluster.uid);
+    expect((await dry.replaceStatus(cluster, { status: { nodeCount: 3 } })).status).to.deep.equal({ nodeCount: 3 });
+    expect(await codeOf(dry.patch(cluster, { verifySeconds: 1 }))).to.equal('Invalid');
+    expect(await dry.read(cluster)).to.deep.equal(cluster);
+  });
+
   it('takes the namespace default when none is given, and none for cluster-wide types', async () => {
     await client.clusters.create({ name: 'plain' });
     expect((await client.clusters.read({ name: 'plain' })).namespace).to.equal('default');

@@ -10,6 +10,8 @@ export interface CallOptions {
   claim?: string;
   /** Ends the call; it rejects with the signal's reason. */
   signal?: AbortSignal;
+  /** A write is checked and answered as it would be, with the version that is stored now (0: none), but nothing is stored. */
+  dryRun?: boolean;
 }
 
 /** Which objects to list. */
@@ -50,13 +52,22 @@ export interface Page<T> {
   remainingItemCount?: number;
 }
 
-/** Which state of which object to delete. */
-export interface RemoveOptions {
+/** Which state of which object a write is meant for; otherwise it throws `Conflict`. */
+export interface Preconditions {
   /** Only this very object, not one that has taken its name. */
   uid?: string;
   /** Only in this version. */
   resourceVersion?: string;
 }
+
+/** What clients set around the own fields of an object. */
+export type Metadata = Pick<Resource, 'annotations' | 'finalizers' | 'labels' | 'owners'>;
+
+/** One operation of a JSON patch (RFC 6902); `path` and `from` are JSON pointers, such as `/labels/env` or `/finalizers/-`. */
+export type JsonPatchOperation =
+  | { op: 'add' | 'replace' | 'test'; path: string; value: unknown }
+  | { op: 'copy' | 'move'; from: string; path: string }
+  | { op: 'remove'; path: string };
 
 /**
  * A merge patch (RFC 7386): what is named is replaced, `null` removes, arrays are replaced whole. With `resourceVersion` in
@@ -79,6 +90,7 @@ export interface CollectionSource<T, Input> {
   /** For all calls. */
   claim?: string;
   signal?: AbortSignal;
+  dryRun?: boolean;
 }
 
 /**
@@ -105,7 +117,8 @@ export class Collection<T extends Resource, Input extends object> {
   }
 
   /**
-   * Creates an object; throws `AlreadyExists` if there is one of that name.
+   * Creates an object; throws `AlreadyExists` if there is one of that name. With `generateName` in place of `name` the server
+   * makes a name that is not taken.
    *
    * @example
    * const cluster = await client.clusters.create({ name: 'cluster1', namespace: 'foo', labels: { env: 'prod' } });
@@ -182,12 +195,75 @@ export class Collection<T extends Resource, Input extends object> {
   }
 
   /**
+   * Changes parts of an object by operations that are carried out in their order, all or none. Throws `Conflict` when a `test`
+   * fails and `Invalid` when a path leads nowhere; `details` names the operation. Secret fields cannot be tested. Unlike a
+   * merge patch it is not repeated when its answer was lost: a second time may be one too many.
+   *
+   * @param only which part may change, default: all that clients set; and which state it is meant for
+   * @example
+   * await client.clusters.jsonPatch(cluster, [
+   *   { op: 'test', path: '/labels/env', value: 'stage' },
+   *   { op: 'replace', path: '/labels/env', value: 'prod' },
+   * ]);
+   */
+  jsonPatch(
+    key: Key,
+    operations: JsonPatchOperation[],
+    { subresource, ...preconditions }: Preconditions & { subresource?: 'metadata' | 'status' } = {},
+    options?: CallOptions,
+  ): Promise<T> {
+    const service = this.service(options);
+    const tests = (['uid', 'resourceVersion'] as const).flatMap(field =>
+      preconditions[field] === undefined
+        ? []
+        : [{ op: 'test' as const, path: `/${field}`, value: preconditions[field] }],
+    );
+    // Behind: the indexes that errors name are then the caller's.
+    const call = { ...this.keyOf(key), body: [...operations, ...tests] };
+    if (subresource === 'metadata') return service.patchMetadata(call);
+    if (subresource === undefined) return service.patch(call);
+    if (!service.patchStatus) throw new TypeError(`${this.type} has no status`);
+    return service.patchStatus(call);
+  }
+
+  /**
+   * Replaces an object's labels, annotations, finalizers and owners, and nothing else: what is left out is removed.
+   *
+   * @example
+   * await client.clusters.replaceMetadata(cluster, { labels: { env: 'prod' } });
+   */
+  replaceMetadata(
+    key: Key,
+    { labels, annotations, finalizers, owners }: Metadata,
+    preconditions: Preconditions = {},
+    options?: CallOptions,
+  ): Promise<T> {
+    const body = { ...preconditions, labels, annotations, finalizers, owners };
+    return this.service(options).replaceMetadata({ ...this.keyOf(key), body });
+  }
+
+  /**
+   * Changes some of an object's labels, annotations, finalizers and owners, and nothing else.
+   *
+   * @example
+   * await client.clusters.patchMetadata(cluster, { annotations: { seen: 'yes', old: null } }, { uid: cluster.uid });
+   */
+  patchMetadata(
+    key: Key,
+    patch: MergePatch<Metadata>,
+    preconditions: Preconditions = {},
+    options?: CallOptions,
+  ): Promise<T> {
+    return this.service(options).patchMetadata({ ...this.keyOf(key), body: { ...preconditions, ...patch } });
+  }
+
+  /**
    * Deletes an object and returns its last state; with finalizers it stays, marked `deletedAt`, until the last is removed.
    *
    * @example
    * await client.clusters.remove(cluster, { uid: cluster.uid });
    */
-  remove(key: Key, { uid, resourceVersion }: RemoveOptions = {}, options?: CallOptions): Promise<T> {
+  remove(key: Key, { uid, resourceVersion }: Preconditions = {}, options?: CallOptions): Promise<T> {
     return this.service(options).delete({ ...this.keyOf(key), uid, resourceVersion });
   }
 
@@ -231,8 +307,8 @@ export class Collection<T extends Resource, Input extends object> {
   };
 
   protected service(options?: CallOptions): Service<T, Input> {
-    const { service, claim, signal } = this.#source;
-    return service({ claim, signal, ...options });
+    const { service, claim, signal, dryRun } = this.#source;
+    return service({ claim, signal, dryRun, ...options });
   }
 
   protected keyOf({ namespace = this.#source.defaultNamespace, name }: Key): ServiceKey {

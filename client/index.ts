@@ -19,11 +19,13 @@ export type {
   CallOptions,
   Collection,
   FieldsOption,
+  JsonPatchOperation,
   ListOptions,
   MergePatch,
+  Metadata,
   Page,
   Part,
-  RemoveOptions,
+  Preconditions,
 } from './collection.js';
 export { connect, type Client, type Collections, type ConnectOptions, type Kinds } from './connect.js';
 export { ConnectionError, isPlatformError, PlatformError, type ErrorDetail } from './errors.js';

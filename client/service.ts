@@ -1,4 +1,4 @@
-import type { CallOptions, FieldsOption, ListOptions, Page, RemoveOptions } from './collection.js';
+import type { CallOptions, FieldsOption, JsonPatchOperation, ListOptions, Page, Preconditions } from './collection.js';
 import type { ApiRequestOptions, Notice, Revealed, Transport as GeneratedTransport } from './generated/index.js';
 import type { Resource } from './resource.js';
 import type { Call, Transport } from './transport.js';
@@ -9,13 +9,15 @@ export interface Service<T, Input> {
   list(call: ListOptions & Partial<FieldsOption>): Promise<Page<T>>;
   read(call: ServiceKey): Promise<T>;
   replace(call: ServiceKey & { body: Input }): Promise<T>;
-  patch(call: ServiceKey & { body: Record<string, unknown> }): Promise<T>;
-  delete(call: ServiceKey & RemoveOptions): Promise<T>;
+  patch(call: PatchCall): Promise<T>;
+  delete(call: ServiceKey & Preconditions): Promise<T>;
+  replaceMetadata(call: ServiceKey & { body: object }): Promise<T>;
+  patchMetadata(call: PatchCall): Promise<T>;
   listNotices(call: ServiceKey): Promise<{ items: Notice[] }>;
   recordNotice(call: ServiceKey & { body: { reason: string; message: string } }): Promise<Notice>;
   readStatus?(call: ServiceKey): Promise<T>;
   replaceStatus?(call: ServiceKey & { body: object }): Promise<T>;
-  patchStatus?(call: ServiceKey & { body: Record<string, unknown> }): Promise<T>;
+  patchStatus?(call: PatchCall): Promise<T>;
   reveal?(call: ServiceKey): Promise<Revealed>;
 }
 
@@ -24,6 +26,9 @@ export interface ServiceKey {
   namespace: string;
   name: string;
 }
+
+/** A merge patch, or a JSON patch: only that is a list. */
+type PatchCall = ServiceKey & { body: Record<string, unknown> | JsonPatchOperation[] };
 
 /** Carries the generated services' requests, with what their methods cannot say: claim and signal. */
 export class ServiceTransport implements GeneratedTransport {
@@ -34,14 +39,17 @@ export class ServiceTransport implements GeneratedTransport {
 
   async request<T>({ method, url, path = {}, query, body, mediaType }: ApiRequestOptions): Promise<T> {
     if (method === 'HEAD' || method === 'OPTIONS') throw new TypeError(`${method} is not a method of the API`);
+    const { dryRun = false, ...options } = this.options;
+    const rehearsed = dryRun && method !== 'GET';
+    const isJsonPatch = method === 'PATCH' && Array.isArray(body);
     const answer = await this.transport.send({
       method,
       path: url.replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(String(path[name]))),
-      query,
+      query: rehearsed ? { ...query, dryRun: 'All' } : query,
       body: body as unknown,
-      contentType: mediaType,
-      repeat: mayRepeat(method, query),
-      ...this.options,
+      contentType: isJsonPatch ? 'application/json-patch+json' : mediaType,
+      repeat: rehearsed || (!isJsonPatch && mayRepeat(method, query)),
+      ...options,
     });
     // The server validates what it sends; its type is that of the document which this client was generated from.
     return answer as T;
@@ -80,11 +88,11 @@ export class UntypedService implements Service<Resource, object> {
     return this.#send('PUT', key, '', { body, mediaType: 'application/json' });
   }
 
-  patch({ body, ...key }: ServiceKey & { body: object }): Promise<Resource> {
+  patch({ body, ...key }: PatchCall): Promise<Resource> {
     return this.#send('PATCH', key, '', { body, mediaType: 'application/merge-patch+json' });
   }
 
-  delete({ namespace, name, ...query }: ServiceKey & RemoveOptions): Promise<Resource> {
+  delete({ namespace, name, ...query }: ServiceKey & Preconditions): Promise<Resource> {
     return this.#send('DELETE', { namespace, name }, '', { query });
   }
 
@@ -96,6 +104,14 @@ export class UntypedService implements Service<Resource, object> {
     return this.#send('POST', key, '/notices', { body, mediaType: 'application/json' });
   }
 
+  replaceMetadata({ body, ...key }: ServiceKey & { body: object }): Promise<Resource> {
+    return this.#send('PUT', key, '/metadata', { body, mediaType: 'application/json' });
+  }
+
+  patchMetadata({ body, ...key }: PatchCall): Promise<Resource> {
+    return this.#send('PATCH', key, '/metadata', { body, mediaType: 'application/merge-patch+json' });
+  }
+
   readStatus(key: ServiceKey): Promise<Resource> {
     return this.#send('GET', key, '/status');
   }
@@ -104,7 +120,7 @@ export class UntypedService implements Service<Resource, object> {
     return this.#send('PUT', key, '/status', { body, mediaType: 'application/json' });
   }
 
-  patchStatus({ body, ...key }: ServiceKey & { body: object }): Promise<Resource> {
+  patchStatus({ body, ...key }: PatchCall): Promise<Resource> {
     return this.#send('PATCH', key, '/status', { body, mediaType: 'application/merge-patch+json' });
   }
 

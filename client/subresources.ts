@@ -1,4 +1,4 @@
-import { Collection, type CallOptions, type MergePatch } from './collection.js';
+import { Collection, type CallOptions, type MergePatch, type Preconditions } from './collection.js';
 import type { Revealed } from './generated/index.js';
 import type { Key, Resource } from './resource.js';
 
@@ -22,7 +22,7 @@ export interface StatusCalls<T, StatusInput> {
   patchStatus(
     key: Key,
     status: T extends { status?: infer Status } ? MergePatch<NonNullable<Status>> : never,
-    preconditions?: { uid?: string; resourceVersion?: string },
+    preconditions?: Preconditions,
     options?: CallOptions,
   ): Promise<T>;
 }

@@ -15,6 +15,7 @@ export {
 } from './objects.js';
 export { FieldIndexes, type IndexedField, type TypeIndexes } from './field-index.js';
 export { readPage, VersionGone, type ListRequest, type Order, type Page, type Place } from './lists.js';
+export { Snapshot } from './snapshot.js';
 export type { FieldCondition, LabelCondition, Selector } from './selectors.js';
 export { logRange, readEvents, type LogEvent, type LogRange } from './events.js';
 export {

@@ -93,6 +93,13 @@ export class ObjectStore {
     return writer.add(item);
   }
 
+  /** The result that `write` would have now: the same statement runs and is rolled back. */
+  async rehearse(type: string, item: WriteItem): Promise<WriteResult> {
+    const [result] = await this.#write(type, [item], true);
+    if (!result) throw new Error('a write answered no result');
+    return result;
+  }
+
   /** How long, in ms, the oldest waiting write of a type has waited. */
   writeQueueAge(type: string): number {
     return this.#writers.get(type)?.age ?? 0;
@@ -131,32 +138,27 @@ export class ObjectStore {
     return keys.map(key => ({ found: found.get(`${key.namespace}/${key.name}`) }));
   }
 
-  async #write(type: string, items: WriteItem[], repeated = false): Promise<WriteResult[]> {
-    let rows: {
-      i: number;
-      outcome: 'ok' | 'exists' | 'missing' | 'conflict' | 'fenced';
-      version: number | null;
-      stamp: string;
-      uid: string | null;
-    }[];
+  async #write(type: string, items: WriteItem[], rehearsal = false, repeated = false): Promise<WriteResult[]> {
+    let rows: WrittenRow[];
     try {
-      rows = await this.#database.query({
+      const statement = {
         name: 'write',
         text: 'select i, outcome, version, stamp, uid from syncsets.write($1, $2) order by i',
         values: [type, `[${items.map(itemJson).join(',')}]`],
-      });
+      };
+      rows = await (rehearsal ? this.#rolledBack(statement) : this.#database.query<WrittenRow>(statement));
     } catch (error) {
       if (isNoPartition(error) && !repeated) {
         // The machine slept through the hours that partitions were made ahead for.
         await this.#database.transaction(queries => makeEventPartitions(queries, type));
-        return this.#write(type, items, true);
+        return this.#write(type, items, rehearsal, true);
       }
       // Class 22: a value that jsonb cannot hold. Only the item that has it may fail.
       if (!sqlState(error)?.startsWith('22')) throw error;
       if (items.length === 1)
         return [{ outcome: 'refused', message: error instanceof Error ? error.message : String(error) }];
       const results: WriteResult[] = [];
-      for (const item of items) results.push(...(await this.#write(type, [item])));
+      for (const item of items) results.push(...(await this.#write(type, [item], rehearsal)));
       return results;
     }
     const results: WriteResult[] = [];
@@ -172,9 +174,33 @@ export class ObjectStore {
       if (object === undefined || uid === null) events = undefined;
       else events?.push(eventOf(item, { version, stamp, uid, object }));
     }
-    if (events === undefined || events.length > 0) this.#committed(type, events);
+    if (!rehearsal && (events === undefined || events.length > 0)) this.#committed(type, events);
     return results;
   }
+
+  /** Runs a statement for its answer alone. */
+  async #rolledBack(statement: Parameters<Database['query']>[0]): Promise<WrittenRow[]> {
+    let rows: WrittenRow[] = [];
+    const done = new Error('rolled back');
+    await this.#database
+      .transaction(async queries => {
+        rows = await queries.query(statement);
+        throw done;
+      })
+      .catch((error: unknown) => {
+        if (error !== done) throw error;
+      });
+    return rows;
+  }
+}
+
+/** What the function `syncsets.write` says of an item. */
+interface WrittenRow {
+  i: number;
+  outcome: 'ok' | 'exists' | 'missing' | 'conflict' | 'fenced';
+  version: number | null;
+  stamp: string;
+  uid: string | null;
 }
 
 // 23514 is also a check's violation; only a missing partition says so without a constraint.

@@ -45,6 +45,20 @@ export interface WidgetStatus {
 `;
 
 // What somebody writes who uses the type through the client.
+const rules = `import type { Rule } from '../admission.js';
+import type { Widget } from './widgets.js';
+
+export const rules: Rule<Widget>[] = [
+  {
+    fields: ['size', 'colour'],
+    admit: ({ size, colour }) => ({
+      violations: size === 13 ? [{ path: 'size', message: 'must not be 13' }] : [],
+      warnings: colour === 'blue' ? ['blue fades'] : [],
+    }),
+  },
+];
+`;
+
 const user = `import { connect } from './client/index.js';
 
 const client = connect({ url: process.argv[2] ?? '' });
@@ -68,11 +82,12 @@ describe('adding a type', function () {
   const tsx = (...args: string[]) => run(process.execPath, ['--import', 'tsx', ...args], { cwd: copy });
   const ask = (method: string, path: string, body?: unknown): Promise<Answer> => call(url, method, path, body);
 
-  before('one file is written, and everything else is generated', async () => {
+  before('one file is written, and one of rules beside it, and everything else is generated', async () => {
     copy = mkdtempSync(join(tmpdir(), 'adding-a-type-'));
     cpSync(root, copy, { recursive: true, filter: path => !left.includes(path) });
     symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'));
     writeFileSync(join(copy, 'api/types/widgets.ts'), widgets);
+    writeFileSync(join(copy, 'api/types/widgets.rules.ts'), rules);
     writeFileSync(join(copy, 'user.ts'), user);
     database = await createDatabase();
     await tsx('api/generate.ts');
@@ -120,6 +135,13 @@ describe('adding a type', function () {
     const turned = await ask('PUT', '/v1/widgets/foo/w1/status', { status: { turns: 1 } });
     expect(turned.status).to.equal(200);
     expect(turned.body).to.deep.include({ status: { turns: 1 }, generation: 1 });
+  });
+
+  it('asks the rules beside it', async () => {
+    const wrong = await ask('POST', '/v1/widgets?dryRun=All', { name: 'w4', namespace: 'foo', size: 13 });
+    expect([wrong.status, wrong.body.error.message]).to.deep.equal([422, 'size: must not be 13']);
+    const warned = await ask('PATCH', '/v1/widgets/foo/w1?dryRun=All', { colour: 'blue' });
+    expect([warned.status, warned.headers.get('warning')]).to.deep.equal([200, '299 - "blue fades"']);
   });
 
   it('makes it known: in the list of types and in the documentation', async () => {

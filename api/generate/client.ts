@@ -41,6 +41,8 @@ export async function writeClient(root: string, document: Document, types: TypeM
 function forCodegen(original: Document, types: TypeModel[]): Document {
   const document = structuredClone(original);
   const names = new Map(types.flatMap(type => routes(type).map(({ operation, name }) => [operation, name])));
+  // A read by the client is meant for the object.
+  for (const path of Object.values(document.paths)) delete path['head'];
   for (const operation of Object.values(document.paths).flatMap(path => Object.values(path))) {
     // Every service has the same method names, so that code can be generic over types.
     operation.operationId = names.get(operation.operationId) ?? operation.operationId;

@@ -89,6 +89,7 @@ export function completeDocument(document: Document, types: TypeModel[], version
     for (const operation of Object.values(path)) general(operation);
   }
   models['PartialList'] = partialList(Object.values(models));
+  Object.assign(models, shared);
   for (const type of types) {
     completeModels(models, type);
     for (const route of routes(type)) {
@@ -96,11 +97,49 @@ export function completeDocument(document: Document, types: TypeModel[], version
       const operation = document.paths[path]?.[route.method.toLowerCase()];
       if (!operation) throw new Error(`tsoa made no route ${route.method} ${path}`);
       completeOperation(operation, route);
+      if (reads.includes(route.name)) Object.assign(document.paths[path] ?? {}, { head: headOf(operation) });
     }
   }
   document.paths = sorted(document.paths);
   document.components.schemas = used(document);
 }
+
+/** Bodies that are the same for all types. */
+const shared: Record<string, Schema> = {
+  JsonPatch: {
+    type: 'array',
+    description: 'A JSON patch (RFC 6902): operations that are carried out in this order, all or none.',
+    maxItems: 10_000,
+    items: {
+      type: 'object',
+      required: ['op', 'path'],
+      properties: {
+        op: { type: 'string', enum: ['add', 'remove', 'replace', 'move', 'copy', 'test'] },
+        path: { type: 'string', description: 'A JSON pointer (RFC 6901), such as `/labels/env`.' },
+        from: { type: 'string', description: 'Where `move` and `copy` take the value.' },
+        value: { description: 'For `add`, `replace` and `test`.' },
+      },
+    },
+  },
+  MetadataInput: {
+    type: 'object',
+    description:
+      'What clients set around the own fields of an object; the rest of the object may be there and is ignored.',
+    properties: {
+      labels: { type: 'object', additionalProperties: { type: 'string' } },
+      annotations: { type: 'object', additionalProperties: { type: 'string' } },
+      finalizers: { type: 'array', items: { type: 'string' } },
+      owners: { type: 'array', items: schemaOf('Owner') },
+      resourceVersion: {
+        type: 'string',
+        pattern: '^[0-9]+$',
+        description: 'The version that the object must still have, else 409.',
+      },
+      uid: { type: 'string', description: 'The uid that the object must have, else 409.' },
+    },
+    additionalProperties: true,
+  },
+};
 
 const parameters = {
   IfMatch: {
@@ -121,6 +160,12 @@ const parameters = {
     description: '`*`: create the object, and fail if it exists.',
     schema: { type: 'string', enum: ['*'] },
   },
+  Prefer: {
+    name: 'Prefer',
+    in: 'header',
+    description: '`return=minimal`: the answer comes without the object, as 204 or as 201 without a body.',
+    schema: { type: 'string' },
+  },
   Claim: {
     name: 'Claim',
     in: 'header',
@@ -130,8 +175,17 @@ const parameters = {
 };
 
 const headers = {
-  ETag: { description: "The object's resourceVersion in double quotes.", schema: { type: 'string' } },
-  Location: { description: 'The path of the object.', schema: { type: 'string' } },
+  ETag: {
+    description: "The object's resourceVersion in double quotes; missing in a dry run.",
+    schema: { type: 'string' },
+  },
+  Location: { description: 'The path of the object; missing in a dry run.', schema: { type: 'string' } },
+  Warning: {
+    description:
+      'What the caller should know though the write is done, as `299 - "text"`; once for each warning, at most 10.',
+    schema: { type: 'string' },
+  },
+  PreferenceApplied: { description: '`return=minimal` if that was asked for.', schema: { type: 'string' } },
 };
 
 /** What holds for every operation, hand-written ones included. */
@@ -146,16 +200,38 @@ function general(operation: Operation): void {
   delete operation.security;
 }
 
+/** The routes that answer an object as it is stored, with its version as ETag. */
+const reads = ['read', 'readStatus', 'readMetadata'];
+
+/** The same question without the object in the answer: whether it is there, and in which version. */
+function headOf(operation: Operation): Operation {
+  const responses = Object.entries(operation.responses).map(([code, answer]): [string, Answer] => {
+    const [, description = 'Any other error.'] = errors[Number(code)] ?? [undefined, answer?.description];
+    return [code, { description, ...(answer?.headers ? { headers: answer.headers } : {}) }];
+  });
+  return {
+    ...operation,
+    operationId: operation.operationId.replace(/^read/, 'head'),
+    summary: `${operation.summary ?? ''}, without a body`,
+    responses: Object.fromEntries(responses),
+  };
+}
+
 function completeOperation(operation: Operation, route: Route): void {
   const write = route.method !== 'Get';
+  const isRead = reads.includes(route.name);
   if (route.description !== undefined) operation.description = route.description;
   for (const code of route.errors) operation.responses[code] = errorResponse(code);
   for (const code of route.success) {
     const response = operation.responses[code];
     if (!response) throw new Error(`tsoa made no answer ${code} for ${operation.operationId}`);
     const object = !['list', 'reveal', 'listNotices', 'recordNotice'].includes(route.name);
-    const names = [...(object ? ['ETag'] : []), ...(code === 201 && object ? ['Location'] : [])];
-    if (names.length > 0) response.headers = Object.fromEntries(names.map(name => [name, reference('headers', name)]));
+    const names = [
+      ...(object ? ['ETag'] : []),
+      ...(code === 201 && object ? ['Location'] : []),
+      ...(object && write ? ['Preference-Applied', 'Warning'] : []),
+    ];
+    if (names.length > 0) response.headers = headersOf(names);
     if (route.name === 'list') {
       const stream = { schema: { type: 'string', description: 'With `watch=true`.' } };
       const whole = response.content?.['application/json']?.schema ?? {};
@@ -169,18 +245,32 @@ function completeOperation(operation: Operation, route: Route): void {
   }
   const header = [
     ...(write && route.key && route.method !== 'Post' ? ['IfMatch'] : []),
-    ...(route.name === 'read' ? ['IfNoneMatch'] : []),
+    ...(isRead ? ['IfNoneMatch'] : []),
     ...(route.name === 'replace' ? ['IfAbsent'] : []),
     ...(write || route.name === 'reveal' ? ['Claim'] : []),
+    ...(route.query === 'WriteQuery' || route.query === 'DeleteQuery' ? ['Prefer'] : []),
   ];
   operation.parameters = [...(operation.parameters ?? []), ...header.map(name => reference('parameters', name))];
-  if (route.name === 'read')
-    operation.responses['304'] = { description: 'The object still has the `ETag` that was sent.' };
+  if (isRead)
+    operation.responses['304'] = {
+      description: 'The object still has the `ETag` that was sent.',
+      headers: headersOf(['ETag']),
+    };
+  if (route.success.includes(200) && (route.query === 'WriteQuery' || route.query === 'DeleteQuery')) {
+    operation.responses['204'] = {
+      description: 'Done, for `Prefer: return=minimal`.',
+      headers: headersOf(['ETag', 'Preference-Applied', 'Warning']),
+    };
+  }
   if (operation.requestBody && route.documentedBody !== undefined) {
     operation.requestBody.content = { 'application/json': { schema: schemaOf(route.documentedBody) } };
   } else if (operation.requestBody && route.method === 'Patch') {
     const patch = { schema: { type: 'object', additionalProperties: true } };
-    operation.requestBody.content = { 'application/merge-patch+json': patch, 'application/json': patch };
+    operation.requestBody.content = {
+      'application/merge-patch+json': patch,
+      'application/json-patch+json': { schema: schemaOf('JsonPatch') },
+      'application/json': patch,
+    };
   }
 }
 
@@ -236,6 +326,10 @@ function partialList(models: Schema[]): Schema {
       },
     },
   };
+}
+
+function headersOf(names: string[]): Record<string, unknown> {
+  return Object.fromEntries(names.map(name => [name, reference('headers', name.replace('-', ''))]));
 }
 
 function errorResponse(code: number): { $ref: string } {

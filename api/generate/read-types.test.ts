@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readTypes } from './read-types.js';
@@ -42,8 +42,7 @@ describe('reading type files', () => {
         colour?: 'red' | 'blue';
         status?: WidgetStatus;
       }
-      export interface WidgetStatus { ready: boolean }
-      export const rules = [];\n`,
+      export interface WidgetStatus { ready: boolean }\n`,
     );
     const { declaration, fields, ...rest } = type ?? expect.fail();
     expect(declaration.name.text).to.equal('Widget');
@@ -55,7 +54,7 @@ describe('reading type files', () => {
       writer: 'maker',
       keepEvents: '1 hour',
       status: 'WidgetStatus',
-      rules: true,
+      rules: false,
     });
     expect(fields.map(field => field.name)).to.have.members(['key', 'keys', 'shape', 'colour', 'size']);
     const byName = Object.fromEntries(fields.map(field => [field.name, field]));
@@ -64,6 +63,16 @@ describe('reading type files', () => {
     expect(byName['shape']).to.include({ immutable: true, optional: false, text: 'Shape' });
     expect(byName['shape']?.references).to.deep.equal([{ name: 'Shape', file: join(root, 'api/shape.ts') }]);
     expect(byName['colour']).to.deep.include({ index: 'text', default: { value: 'red' } });
+  });
+
+  it('finds the file of rules beside a type', () => {
+    const file = join(root, 'api/types/widgets.rules.ts');
+    writeFileSync(file, 'export const rules = [];\n');
+    expect(read(widget('')).map(type => type.rules)).to.deep.equal([true]);
+    writeFileSync(file, 'const rules = [];\n');
+    expect(() => read(widget(''))).to.throw(/^api\/types\/widgets\.rules\.ts:1: it exports no rules; write/);
+    renameSync(file, join(root, 'api/types/gadgets.rules.ts'));
+    expect(() => read(widget(''))).to.throw(/gadgets\.rules\.ts:1: there is no type file gadgets\.ts; name it/);
   });
 
   const refused: [title: string, text: string, message: RegExp, file?: string][] = [
@@ -199,6 +208,11 @@ describe('reading type files', () => {
       `/** @scope cluster */\nexport interface Route extends Resource {}`,
       /generated code uses the name Route itself; choose/,
       'routes.ts',
+    ],
+    [
+      'code in a type file',
+      `${widget('')}\nexport const rules = [];`,
+      /widgets\.ts:10: a type file holds interfaces and types only; put code into widgets\.rules\.ts/,
     ],
     ['broken syntax', widget('  a?: {'), /^api\/types\/widgets\.ts:\d+: .*; correct the syntax/],
   ];

@@ -1,4 +1,4 @@
-import { readdirSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, join, relative } from 'node:path';
 import ts from 'typescript';
 import { fail, readField, tagsOf, textOf, type FieldModel } from './read-fields.js';
@@ -15,7 +15,7 @@ export interface TypeModel {
   fields: FieldModel[];
   /** The name of the status interface. */
   status?: string;
-  /** Whether the file exports `rules`. */
+  /** Whether there is a file of rules beside the type file: `api/types/widgets.rules.ts`. */
   rules: boolean;
   declaration: ts.InterfaceDeclaration;
 }
@@ -40,10 +40,11 @@ const usedNames =
  */
 export function readTypes(root: string): TypeModel[] {
   const folder = join(root, 'api/types');
-  const files = readdirSync(folder)
+  const names = readdirSync(folder)
     .filter(file => file.endsWith('.ts') && !file.endsWith('.test.ts'))
-    .sort()
-    .map(file => join(folder, file));
+    .sort();
+  const files = names.filter(file => !file.endsWith('.rules.ts')).map(file => join(folder, file));
+  for (const file of names.filter(file => file.endsWith('.rules.ts'))) checkRules(join(folder, file));
   const options: ts.CompilerOptions = {
     noLib: true,
     strict: true,
@@ -82,6 +83,15 @@ function readType(program: ts.Program, root: string, file: string): TypeModel {
   }
   if (routeWords.includes(type)) {
     fail(source, 0, `"${type}" is a word of the API's routes`, 'choose another name for the type');
+  }
+  const code = source.statements.find(one => ts.isVariableStatement(one) || ts.isFunctionDeclaration(one));
+  if (code) {
+    fail(
+      source,
+      code,
+      'a type file holds interfaces and types only',
+      `put code into ${basename(rulesOf(file))} beside it`,
+    );
   }
   const interfaces = source.statements.filter(ts.isInterfaceDeclaration);
   const resources = interfaces.filter(one => parents(one).some(parent => parent.getText() === 'Resource'));
@@ -171,13 +181,34 @@ function readType(program: ts.Program, root: string, file: string): TypeModel {
     declaration,
     fields: own.map(member => readField(program, member)),
     ...(status?.type ? { status: status.type.getText() } : {}),
-    rules: source.statements.some(
-      one =>
-        ts.isVariableStatement(one) &&
-        isExported(one) &&
-        one.declarationList.declarations.some(variable => variable.name.getText() === 'rules'),
-    ),
+    rules: existsSync(rulesOf(file)),
   };
+}
+
+function rulesOf(file: string): string {
+  return file.replace(/\.ts$/, '.rules.ts');
+}
+
+/** A file of rules belongs to a type and exports them under the name that generated code looks for. */
+function checkRules(file: string): void {
+  // Parsed only: what it imports, such as the server's own code, is no matter of the models.
+  const source = ts.createSourceFile(file, readFileSync(file, 'utf8'), ts.ScriptTarget.ES2022, true);
+  const type = file.replace(/\.rules\.ts$/, '.ts');
+  if (!existsSync(type))
+    fail(source, 0, `there is no type file ${basename(type)}`, 'name it after its type, or remove it');
+  const found = source.statements.some(
+    one =>
+      ts.isVariableStatement(one) &&
+      isExported(one) &&
+      one.declarationList.declarations.some(variable => variable.name.getText() === 'rules'),
+  );
+  if (!found)
+    fail(
+      source,
+      0,
+      'it exports no rules',
+      'write "export const rules: Rule<…>[] = [ … ];", with Rule of api/admission.ts',
+    );
 }
 
 /** tsoa knows models by their names alone: two of one name would be mixed up, or refused without a place. */

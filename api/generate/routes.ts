@@ -42,7 +42,7 @@ export function routes(type: TypeModel): Route[] {
     name === 'list' ? `list${plural}` : name.replace(/^[a-z]+/, verb => `${verb}${kind}`);
   return drafts(type).map(draft => ({
     key: draft.path !== '',
-    query: 'NoQuery',
+    query: draft.method === 'Get' || draft.name === 'recordNotice' ? 'NoQuery' : 'WriteQuery',
     success: [200],
     operation: operation(draft.name),
     ...draft,
@@ -115,7 +115,7 @@ function drafts({ type, kind, namespaced, status, fields }: TypeModel): Draft[] 
       call: 'patchObject',
       summary: `Change some fields of one of the ${type}`,
       description:
-        'A JSON merge patch (RFC 7396): fields that are left out stay, `null` removes. With a `resourceVersion` in the patch it applies to that version only.',
+        'A JSON merge patch (RFC 7396): fields that are left out stay, `null` removes; with a `resourceVersion` in the patch it applies to that version only. Or a JSON patch (RFC 6902) of at most 10,000 operations: a `test` that fails is a Conflict (409), a path that leads nowhere is Invalid (422), and the message names the index of the operation; secret fields cannot be tested.',
       body: free,
       returns: kind,
     },
@@ -137,7 +137,7 @@ function drafts({ type, kind, namespaced, status, fields }: TypeModel): Draft[] 
         method: 'Get',
         path: `${object}/status`,
         name: 'readStatus',
-        call: 'readStatus',
+        call: 'readObject',
         summary: 'Read the object with its status',
         returns: kind,
       },
@@ -160,12 +160,45 @@ function drafts({ type, kind, namespaced, status, fields }: TypeModel): Draft[] 
         call: 'patchStatus',
         summary: 'Change some fields of the status',
         description:
-          'A JSON merge patch of the whole object, for example `{"status": {"nodeCount": 3}}`; all but `status`, `uid` and `resourceVersion` is ignored.',
+          'A JSON merge patch of the whole object, for example `{"status": {"nodeCount": 3}}`, or a JSON patch of it, with paths such as `/status/nodeCount`; all but `status`, `uid` and `resourceVersion` is ignored.',
         body: free,
         returns: kind,
       },
     );
   }
+  list.push(
+    {
+      method: 'Get',
+      path: `${object}/metadata`,
+      name: 'readMetadata',
+      call: 'readObject',
+      summary: 'Read the object with its metadata',
+      returns: kind,
+    },
+    {
+      method: 'Put',
+      path: `${object}/metadata`,
+      name: 'replaceMetadata',
+      call: 'replaceMetadata',
+      summary: 'Replace labels, annotations, finalizers and owners',
+      description:
+        'The whole object may be sent; all but `labels`, `annotations`, `finalizers`, `owners`, `uid` and `resourceVersion` is ignored, and of those what is left out is removed. The generation stays.',
+      body: free,
+      documentedBody: 'MetadataInput',
+      returns: kind,
+    },
+    {
+      method: 'Patch',
+      path: `${object}/metadata`,
+      name: 'patchMetadata',
+      call: 'patchMetadata',
+      summary: 'Change some labels, annotations, finalizers or owners',
+      description:
+        'A JSON merge patch or a JSON patch of the whole object; all but `labels`, `annotations`, `finalizers`, `owners`, `uid` and `resourceVersion` is ignored.',
+      body: free,
+      returns: kind,
+    },
+  );
   if (fields.some(field => field.secret)) {
     list.push({
       method: 'Get',

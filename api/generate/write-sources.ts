@@ -124,7 +124,7 @@ ${responses.join('')}  public async ${route.operation}(${parameters.join(', ')})
 function definitions(types: TypeModel[]): string {
   const imports = types
     .filter(type => type.rules)
-    .map(({ type }) => `import { rules as ${type}Rules } from '../api/types/${type}.js';\n`)
+    .map(({ type }) => `import { rules as ${type}Rules } from '../api/types/${type}.rules.js';\n`)
     .join('');
   const consts = types.map(type => {
     const { fields } = type;

@@ -1,6 +1,5 @@
 import type { Resource, ResourceName } from '../resource.js';
 import type { SetContent } from '../set-content.js';
-import type { Rule } from '../type-definition.js';
 
 /**
  * Objects, patches and secrets for some clusters of one namespace, given by name.
@@ -18,22 +17,3 @@ export interface SyncSet extends Resource, SetContent {
    */
   allowMissing?: boolean;
 }
-
-export const rules: Rule[] = [
-  {
-    fields: ['secretMappings'],
-    check: object => {
-      const { secretMappings = [], namespace = 'default' } = object as Pick<SyncSet, 'secretMappings' | 'namespace'>;
-      return secretMappings.flatMap(({ sourceRef }, i) =>
-        (sourceRef.namespace ?? namespace) === namespace
-          ? []
-          : [
-              {
-                path: `secretMappings[${i}].sourceRef.namespace`,
-                message: `must be the namespace of the set, "${namespace}"`,
-              },
-            ],
-      );
-    },
-  },
-];

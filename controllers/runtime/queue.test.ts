@@ -72,7 +72,7 @@ describe('controller runtime with RabbitMQ', () => {
     expect(Math.min(...replicas)).to.be.greaterThan(10);
     await until(async () => (await broker.queueDeclare(queue)).messageCount === 0, { what: 'an empty queue' });
 
-    await client.syncsets.create({ name: 's', namespace: 'foo', clusterRefs: ['c1', 'c2'], resources: [] });
+    await client.syncsets.create({ name: 's', namespace: 'foo', clusterRefs: ['c1', 'c2'], allowMissing: true });
     await until(() => runs.get('c1') === 2 && runs.get('c2') === 2, { what: 'the keys of the watched object' });
 
     // The broker stops while all slots are taken and messages wait for one.

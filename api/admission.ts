@@ -1,0 +1,154 @@
+import { Snapshot, type Database, type Key, type StoredObject } from '../db/index.js';
+import type { ErrorDetail } from './errors.js';
+import { asObject } from './fields.js';
+import { copyJson, isObject, type JsonObject } from './json.js';
+import type { Resource } from './resource.js';
+import { mask } from './secrets.js';
+import type { TypeDefinition } from './type-definition.js';
+
+/** An object that is about to be stored: what the server sets when it stores it is not there yet. */
+export type Incoming<T extends Resource> = Omit<T, 'createdAt' | 'resourceVersion' | 'updatedAt'>;
+
+/** What a rule says of a write. All of it may be left out: the write goes on as it is. */
+export interface Verdict<T extends Resource> {
+  /** What is to be stored instead. Of it count the parts that the write is about: own fields and metadata, or the status. */
+  object?: Incoming<T>;
+  /** Why the write is refused (422), with the path of each field. */
+  violations?: ErrorDetail[];
+  /** What the caller should know though the write is done; each goes into a header `Warning`. */
+  warnings?: string[];
+}
+
+/** Something that must hold for objects of a type, beyond what its interface can say. */
+export interface Rule<T extends Resource> {
+  /** Asked when one of these top-level fields is new or has changed. Only a rule that names `status` is asked for a status. */
+  fields: readonly (keyof T & string)[];
+  /**
+   * Judges a write before it is stored, on the very version that it will be stored over: it is asked again when another write
+   * came in between, so it must not do anything. Secret values are masked, except those that the write itself brings.
+   *
+   * @param object what is to be stored; the fields that the write changes fit their model
+   * @param previous what is stored, secrets masked; undefined for a new object
+   */
+  admit(
+    object: Incoming<T>,
+    previous: T | undefined,
+    context: AdmissionContext,
+  ): Promise<Verdict<T> | undefined> | Verdict<T> | undefined;
+}
+
+/** The same for any type, as the pipeline calls it. */
+export interface AnyRule {
+  fields: readonly string[];
+  admit(
+    object: Incoming<Resource>,
+    previous: Resource | undefined,
+    context: AdmissionContext,
+  ): Promise<Verdict<Resource> | undefined> | Verdict<Resource> | undefined;
+}
+
+/** What a rule may know beside the object. */
+export interface AdmissionContext {
+  verb: 'create' | 'patch' | 'replace';
+  /** The name of the controller whose claim the write carries; undefined for everyone else. */
+  controller: string | undefined;
+  dryRun: boolean;
+  /**
+   * Another object as it is stored, secrets masked. All reads for one write see the same moment; of a batch each write sees what
+   * those before it will have made.
+   */
+  read: (type: string, key: Key) => Promise<Resource | undefined>;
+  /** Those of the keys that no object of the type has. */
+  missing: (type: string, keys: Key[]) => Promise<Key[]>;
+}
+
+/** A write that rules are asked about. */
+export interface Applicant {
+  type: TypeDefinition;
+  /** As it came, secret values in clear. */
+  object: JsonObject;
+  /** As it is stored. */
+  previous: JsonObject | undefined;
+  /** The fields that are new or changed; undefined: all. */
+  differing: Set<string> | undefined;
+  /** The fields that a rule may change. */
+  mutable: string[];
+  context: Pick<AdmissionContext, 'controller' | 'dryRun' | 'verb'>;
+}
+
+/**
+ * Asks the rules of a type, each about what those before it made of the object. Returns the object as it came if none changes it.
+ *
+ * @param read where rules find other objects; default: a snapshot of the database, taken at the first look
+ */
+export async function admit(
+  database: Database,
+  { type, object, previous, differing, mutable, context }: Applicant,
+  read?: (type: string, key: Key) => Promise<StoredObject | undefined>,
+): Promise<{ object: JsonObject; violations: ErrorDetail[]; warnings: string[] }> {
+  const rules = (type.rules ?? []).filter(({ fields }) =>
+    differing ? fields.some(field => differing.has(field)) : fields.some(field => field !== 'status'),
+  );
+  if (rules.length === 0) return { object, violations: [], warnings: [] };
+  const snapshot = new Snapshot(database);
+  const full: AdmissionContext = {
+    ...context,
+    read: async (type, key) => {
+      const stored = await (read ? read(type, key) : snapshot.read(type, key));
+      return stored && asResource(asObject(stored));
+    },
+    missing: async (type, keys) => {
+      if (!read) return snapshot.missing(type, keys);
+      const found = await Promise.all(keys.map(key => read(type, key)));
+      return keys.filter((_, i) => found[i] === undefined);
+    },
+  };
+  const redact = redaction(type, object);
+  const violations: ErrorDetail[] = [];
+  const warnings: string[] = [];
+  let current = object;
+  // Copies: a rule that changes its arguments must not change what is compared and stored.
+  const before = previous && asResource(copyJson(previous));
+  let shown = asResource(copyJson(current));
+  try {
+    for (const rule of rules) {
+      const verdict = await rule.admit(shown, before, full);
+      violations.push(...(verdict?.violations ?? []).map(({ path, message }) => ({ path, message: redact(message) })));
+      warnings.push(...(verdict?.warnings ?? []).map(redact));
+      if (!verdict?.object) continue;
+      current = changed(current, verdict.object, mutable);
+      shown = asResource(copyJson(current));
+    }
+  } catch (error) {
+    // The log shows both, and a library that a rule calls may quote what it was given.
+    if (error instanceof Error) {
+      error.message = redact(error.message);
+      error.stack = redact(error.stack ?? '');
+    }
+    throw error;
+  } finally {
+    await snapshot.close();
+  }
+  return { object: current, violations, warnings };
+}
+
+function changed(object: JsonObject, wanted: object, mutable: string[]): JsonObject {
+  const kept = Object.entries(object).filter(([field]) => !mutable.includes(field));
+  const taken = Object.entries(wanted).filter(([field]) => mutable.includes(field));
+  return Object.fromEntries([...kept, ...taken]);
+}
+
+// Its shape is that of the type's model, which the pipeline has checked; rules of a type are written for that type.
+function asResource(object: JsonObject): Resource {
+  return object as unknown as Resource;
+}
+
+/** Puts the mask in place of the secret values that an object brings. Shorter ones than 4 characters would garble any text. */
+function redaction(type: TypeDefinition, object: JsonObject): (text: string) => string {
+  const values = type.secrets.flatMap(({ field }) => {
+    const value = object[field];
+    return isObject(value) ? Object.values(value) : [value];
+  });
+  const texts = values.filter(value => typeof value === 'string' && value.length >= 4);
+  return text => texts.reduce<string>((shown, secret) => shown.replaceAll(String(secret), mask), text);
+}
