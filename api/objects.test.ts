@@ -322,8 +322,8 @@ describe('the object API', () => {
         '/v1/clusters?fieldSelector=kubeconfig=1',
         undefined,
         {},
-        400,
-        'InvalidQuery',
+        422,
+        'Invalid',
         /secret/,
       ],
       [

@@ -50,7 +50,7 @@ describe('the arguments of routes', () => {
       {
         path: 'lables',
         message:
-          'is unknown; there are continue, fieldSelector, labelSelector, limit, namespace, resourceVersion, watch',
+          'is unknown; there are continue, fieldSelector, fields, labelSelector, limit, namespace, orderBy, resourceVersion, watch',
         unknown: true,
         query: true,
       },
