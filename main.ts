@@ -91,7 +91,7 @@ async function start(
     await untilReachable(() => database.start(), log, stopping);
     if (stopping()) return [];
     await migrate(connection, log);
-    await ensureTypes(database, typeTables());
+    await ensureTypes(database, typeTables(), log);
     if (role === 'migrate') return [];
     const bus = new Bus({
       database,

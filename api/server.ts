@@ -45,7 +45,7 @@ export class ApiServer {
   async start(): Promise<number> {
     const { database, bus, log, tls, host, port, token, isLocalHost } = this.#options;
     const secrets = await Secrets.load(database, this.#options.encryptionKeys);
-    const store = new ObjectStore(database, (type, events) => bus.wrote(type, events));
+    const store = new ObjectStore(database, { committed: (type, events) => bus.wrote(type, events) });
     const watches = new Watches({ database, tail: type => bus.tail(type) });
     const platform: Platform = {
       types: new Map(types.map(type => [type.type, type])),

@@ -1,4 +1,4 @@
-import { expireNotices, maintainEventLog, wakeDueWork, type Database, type Log } from '../db/index.js';
+import { expireAnswers, expireNotices, maintainEventLog, wakeDueWork, type Database, type Log } from '../db/index.js';
 import { Loop } from './loop.js';
 import type { Wakeups } from './wakeups.js';
 
@@ -12,7 +12,8 @@ export interface HousekeepingOptions {
   log: Log;
 }
 
-/** What happens by time: due keys, expired leases, the event log's partitions, old notices. One replica does it. */
+/** What happens by time: due keys, expired leases, the event log's partitions, old notices
+ * and answers. One replica does it. */
 export class Housekeeping {
   readonly #options: HousekeepingOptions;
   readonly #timers: Loop;
@@ -51,6 +52,8 @@ export class Housekeeping {
     const dropped = await maintainEventLog(database, types, eventLogMax);
     if (dropped.length > 0) log('info', 'event log trimmed', { partitions: dropped });
     await expireNotices(database);
+    // In steps, so that a day of a million answers is not one statement; what a minute does not manage the next one does.
+    for (let step = 0; step < 50 && (await expireAnswers(database, 2_000)) === 2_000; step++);
     return false;
   }
 }

@@ -29,9 +29,11 @@ describe('the tail of an event log', () => {
     const database = new Database({ connection: { connectionString: own.url }, log });
     const wakeups = new Wakeups(database, log);
     const tail = new Tail({ database, type: 'things', wakeups, log });
-    const store = new ObjectStore(database, (_type, events) => {
-      if (events) offer(tail, events);
-      wakeups.tell('events:things');
+    const store = new ObjectStore(database, {
+      committed: (_type, events) => {
+        if (events) offer(tail, events);
+        wakeups.tell('events:things');
+      },
     });
     const seen: LogEvent[] = [];
     tail.subscribe(events => seen.push(...events));

@@ -1,5 +1,6 @@
 import type { Database } from './database.js';
-import type { ChangedPart, Key } from './objects.js';
+import type { Key } from './read.js';
+import type { ChangedPart } from './write.js';
 
 /** One committed change. `before` holds the changed top-level fields with their old values; JSON is kept as text. */
 export interface LogEvent extends Key {

@@ -3,16 +3,21 @@ export { EmbeddedPostgres, findEmbedded, type EmbeddedAddress, type EmbeddedOpti
 export { migrate } from './migrate.js';
 export { parseConnection, type ConnectionVariables } from './parameters.js';
 export { ensureTypes, maintainEventLog, type TypeTable } from './types.js';
-export {
-  ObjectStore,
-  type ChangedPart,
-  type ClaimReference,
-  type Committed,
-  type Key,
-  type StoredObject,
-  type WriteItem,
-  type WriteResult,
-} from './objects.js';
+export { ObjectStore } from './objects.js';
+export type { Key, StoredObject } from './read.js';
+export type {
+  AnswerReference,
+  ChangedPart,
+  ClaimReference,
+  Committed,
+  RuleMatch,
+  StoredAnswer,
+  WriteItem,
+  WriteResult,
+} from './write.js';
+export { type Transaction } from './atomic.js';
+export { expireAnswers, findAnswers, keepAnswers } from './answers.js';
+export type { TypeRule } from './rules.js';
 export { FieldIndexes, type IndexedField, type TypeIndexes } from './field-index.js';
 export { readPage, VersionGone, type ListRequest, type Order, type Page, type Place } from './lists.js';
 export { Snapshot } from './snapshot.js';

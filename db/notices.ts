@@ -1,5 +1,5 @@
 import type { Database } from './database.js';
-import type { Key } from './objects.js';
+import type { Key } from './read.js';
 
 /** What a controller wants people to know of an object; repeats of the same words are counted. */
 export interface NoticeRow {

@@ -1,5 +1,6 @@
 import pg from 'pg';
-import type { Database, Queries } from './database.js';
+import type { Database, Log, Queries } from './database.js';
+import { ensureRules, type TypeRule } from './rules.js';
 
 /** What the database must know of a type. */
 export interface TypeTable {
@@ -8,6 +9,7 @@ export interface TypeTable {
   namespaced: boolean;
   /** How long its events are kept at least, as a Postgres interval. Default 24 hours. */
   keepEvents?: string;
+  rules?: TypeRule[];
 }
 
 /** Event partitions are made this far ahead, so that a platform that was suspended for hours still finds one. */
@@ -15,9 +17,9 @@ const hoursAhead = 6;
 
 /**
  * Makes what a type needs: its partition of `objects` in the schema public, its event log, counter and cursors. Safe to call
- * from several processes at once; existing types are left as they are, but for `keepEvents`.
+ * from several processes at once; existing types are left as they are, but for `keepEvents` and their rules.
  */
-export async function ensureTypes(database: Database, types: TypeTable[]): Promise<void> {
+export async function ensureTypes(database: Database, types: TypeTable[], log: Log = () => undefined): Promise<void> {
   await database.transaction(async queries => {
     await queries.query({ text: `select pg_advisory_xact_lock(hashtext('syncsets types'))` });
     for (const { type, namespaced, keepEvents = '24 hours' } of types) {
@@ -57,6 +59,7 @@ export async function ensureTypes(database: Database, types: TypeTable[]): Promi
       await makeEventPartitions(queries, type);
     }
   });
+  await ensureRules(database, types, log);
 }
 
 /** Makes the hourly event partitions of a type up to some hours ahead, in a transaction of the caller's. */

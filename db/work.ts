@@ -1,7 +1,7 @@
 import type { Database, Queries } from './database.js';
-import type { Key } from './objects.js';
+import type { Key } from './read.js';
 import { selectorSql, type Selector } from './selectors.js';
-import type { ClaimReference } from './objects.js';
+import type { ClaimReference } from './write.js';
 
 /** A claimed key with the object as it is now; `object` is JSON text, null when the object is gone. */
 export interface ClaimedKey extends Key {

@@ -61,7 +61,7 @@ export async function startApi(
   const log: Log = (level, message, fields = {}) => lines.push({ level, message, fields });
   const database = new Database({ connection: { connectionString: databaseUrl }, log });
   await database.start();
-  await ensureTypes(database, typeTables());
+  await ensureTypes(database, typeTables(), log);
   const bus = new Bus({
     database,
     types: typeTables().map(({ type }) => type),

@@ -1,0 +1,253 @@
+import pg from 'pg';
+import { sqlState, type Database, type Queries } from './database.js';
+import type { LogEvent } from './events.js';
+import type { Key } from './read.js';
+import { makeEventPartitions } from './types.js';
+
+/** The claim that a write carries; it is refused unless a worker of the controller holds exactly this claim. */
+export interface ClaimReference extends Key {
+  controller: string;
+  type: string;
+  nonce: string;
+}
+
+/** Where the answer to a write is kept, so that the same request again gets it instead of a second write. */
+export interface AnswerReference {
+  /** The Idempotency-Key. */
+  key: string;
+  /** The operation of a batch; -1 for a request as a whole. */
+  line: number;
+  /** A keyed hash of what was sent. */
+  request: string;
+}
+
+/** What a change touched; controllers say which of these interest them. */
+export type ChangedPart = 'spec' | 'metadata' | 'status' | 'deletion';
+
+/** One write of an object. JSON travels as text: it is parsed once, by Postgres. */
+export interface WriteItem extends Key {
+  op: 'create' | 'update' | 'delete';
+  /** The new object's uid; for create only. */
+  uid?: string;
+  /** The version the write was computed from; for update and delete. */
+  expect?: number;
+  /**
+   * The object without `resourceVersion` and `updatedAt`, which are set here, as are `createdAt` of a create and `deletedAt`
+   * of `deleting`. A delete leaves it out, unless it changes the object once more.
+   */
+  object?: string;
+  labels?: Record<string, string>;
+  sealed?: Record<string, unknown> | null;
+  /** Leave the sealed fields as they are stored. */
+  keepSealed?: boolean;
+  /** Sets deletedAt. */
+  deleting?: boolean;
+  /** The changed top-level fields with their old values, as JSON text. */
+  before?: string;
+  changed: ChangedPart[];
+  actor: string;
+  own: boolean;
+  claim?: ClaimReference;
+  traceparent?: string;
+  answer?: AnswerReference;
+}
+
+/** A rule of a type, and the object at its other end: the one that has the value, the one that refers, the one that is missing. */
+export interface RuleMatch extends Key {
+  rule: string;
+  fields: string[];
+  /** For references. */
+  type?: string;
+}
+
+/** An answer that was given before. `body` is JSON text, secrets masked. */
+export interface StoredAnswer {
+  request: string;
+  status: number;
+  body: string;
+}
+
+export type WriteResult =
+  | { outcome: 'ok'; version: number; stamp: string; /** As stored, where the item had an object. */ object?: string }
+  | { outcome: 'exists' | 'missing' | 'conflict' | 'fenced' }
+  /** Another object has the value, or the object that is referred to is not there. */
+  | { outcome: 'unique' | 'target'; match: RuleMatch }
+  /** The object cannot go: `by` are up to ten of the `count` that refer to it. */
+  | { outcome: 'referenced'; count: number; by: RuleMatch[] }
+  | { outcome: 'repeated'; answer: StoredAnswer }
+  | { outcome: 'refused'; message: string };
+
+/**
+ * Hears of each committed batch of writes of a type: its events, or undefined when they are not all known here; `removed`:
+ * whether an object is gone, which may have changed others.
+ */
+export type Committed = (type: string, events: LogEvent[] | undefined, removed?: boolean) => void;
+
+interface Row {
+  i: number;
+  outcome: Exclude<WriteResult['outcome'], 'refused'> | 'again';
+  version: number | null;
+  stamp: string;
+  uid: string | null;
+  detail: string | null;
+}
+
+const repeats = 20;
+
+/**
+ * Writes items of one type, which have different keys, in one transaction of their own; one result each. What items of a
+ * batch need of those before them is found in their order. Throws the driver's error when the database is away.
+ */
+export async function writeItems(
+  database: Database,
+  type: string,
+  items: WriteItem[],
+  committed: Committed,
+): Promise<WriteResult[]> {
+  for (let repeat = 1; ; repeat++) {
+    try {
+      return await writeWith(database, type, items, committed);
+    } catch (error) {
+      if (repeat < repeats && isLostRace(error)) continue;
+      if (isNoPartition(error) && repeat < repeats) {
+        // The machine slept through the hours that partitions were made ahead for.
+        await database.transaction(queries => makeEventPartitions(queries, type));
+        continue;
+      }
+      if (!isUnstorable(error)) throw error;
+      if (items.length === 1) return [{ outcome: 'refused', message: error instanceof Error ? error.message : '' }];
+      const results: WriteResult[] = [];
+      for (const item of items) results.push(...(await writeItems(database, type, [item], committed)));
+      return results;
+    }
+  }
+}
+
+/** The same on a connection of the caller's, who repeats the whole transaction when it throws; `wrote` hears what that commits. */
+export async function writeWith(
+  queries: Queries,
+  type: string,
+  items: WriteItem[],
+  wrote: Committed,
+): Promise<WriteResult[]> {
+  const results: WriteResult[] = [];
+  let left = items.map((item, i) => ({ item, i }));
+  while (left.length > 0) {
+    const rows = await queries.query<Row>({
+      name: 'write',
+      text: 'select i, outcome, version, stamp, uid, detail::text as detail from syncsets.write($1, $2)',
+      values: [type, `[${left.map(({ item }, i) => itemJson(item, i)).join(',')}]`],
+    });
+    const again: typeof left = [];
+    let events: LogEvent[] | undefined = [];
+    let removed = false;
+    for (const row of rows.sort((a, b) => a.i - b.i)) {
+      const one = left[row.i];
+      if (!one) throw new Error(`the database answered an item ${row.i} of ${left.length}`);
+      if (row.outcome === 'again') again.push(one);
+      else {
+        const result = (results[one.i] = resultOf(row, one.item));
+        if (result.outcome !== 'ok') continue;
+        removed ||= one.item.op === 'delete';
+        const { object } = result;
+        if (object === undefined || row.uid === null) events = undefined;
+        else events?.push(eventOf(one.item, { ...result, uid: row.uid, object }));
+      }
+    }
+    if (events === undefined || events.length > 0) wrote(type, events, removed);
+    // The first of them never has to wait for another one.
+    if (again.length === left.length) throw new Error(`no item of ${left.length} could be decided`);
+    left = again;
+  }
+  return results;
+}
+
+function resultOf({ outcome, version, stamp, detail }: Row, item: WriteItem): WriteResult {
+  switch (outcome) {
+    case 'ok':
+      if (version === null) throw new Error('a write came without its version');
+      if (item.object === undefined) return { outcome, version, stamp };
+      return { outcome, version, stamp, object: stamped(item, item.object, version, stamp) };
+    case 'unique':
+    case 'target':
+      return { outcome, match: parsed<RuleMatch>(detail) };
+    case 'referenced':
+      return { outcome, ...parsed<{ count: number; by: RuleMatch[] }>(detail) };
+    case 'repeated': {
+      const { request, status } = parsed<StoredAnswer>(detail);
+      return { outcome, answer: { request, status, body: bodyOf(detail ?? '') } };
+    }
+    case 'again':
+      throw new Error('an item that waits has no result');
+    default:
+      return { outcome };
+  }
+}
+
+// Its form is what syncsets.write puts there, and nobody else.
+function parsed<T>(detail: string | null): T {
+  if (detail === null) throw new Error('an outcome came without its detail');
+  return JSON.parse(detail) as T;
+}
+
+// The body is taken as text: parsed and written again, its long numbers would change. Postgres writes keys by length, then
+// by letter: body, status, request.
+function bodyOf(detail: string): string {
+  const end = detail.lastIndexOf(', "status": ');
+  return detail.slice('{"body": '.length, end);
+}
+
+/** Another transaction was in the way, and this one was rolled back: a deadlock, or a twin that stored its answer first. */
+export function isLostRace(error: unknown): boolean {
+  if (!(error instanceof pg.DatabaseError)) return false;
+  return error.code === '40P01' || (error.code === '23505' && error.constraint === 'answers_pkey');
+}
+
+/** No partition for the events of this hour. 23514 is also a check's violation; only a missing partition says so without a constraint. */
+export function isNoPartition(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code === '23514' && error.constraint === undefined;
+}
+
+/** Class 22: a value that jsonb cannot hold. Only the item that has it may fail. */
+export function isUnstorable(error: unknown): boolean {
+  return sqlState(error)?.startsWith('22') === true;
+}
+
+/** The JSON of a stored object: what the item holds and what the write has set. */
+function stamped(item: WriteItem, object: string, version: number, stamp: string): string {
+  let stamps = `"resourceVersion":"${version}"`;
+  if (item.op === 'create') stamps += `,"createdAt":"${stamp}"`;
+  if (item.op !== 'delete') stamps += `,"updatedAt":"${stamp}"`;
+  if (item.deleting) stamps += `,"deletedAt":"${stamp}"`;
+  return `${object.slice(0, -1)}${object.length > 2 ? ',' : ''}${stamps}}`;
+}
+
+function eventOf(
+  item: WriteItem,
+  { version, stamp, uid, object }: { version: number; stamp: string; uid: string; object: string },
+): LogEvent {
+  const ops = { create: 'ADDED', update: 'MODIFIED', delete: 'DELETED' } as const;
+  return {
+    version,
+    previous: version - 1,
+    op: ops[item.op],
+    namespace: item.namespace,
+    name: item.name,
+    uid,
+    object,
+    before: item.before ?? null,
+    changed: item.changed,
+    actor: item.actor,
+    own: item.own,
+    traceparent: item.traceparent ?? null,
+    at: Date.parse(stamp),
+  };
+}
+
+function itemJson(item: WriteItem, i: number): string {
+  const { object, before, ...rest } = item;
+  let json = JSON.stringify({ i, ...rest }).slice(0, -1);
+  if (object !== undefined) json += `,"object":${object}`;
+  if (before !== undefined) json += `,"before":${before}`;
+  return `${json}}`;
+}
