@@ -8,7 +8,9 @@ import { RegisterRoutes } from '../build/routes.js';
 import { routesByType } from './routes-by-type.js';
 import { refuseWebPages, requireToken } from './access.js';
 import { answerErrors, noRoute } from './error-handler.js';
+import { streamBatches } from './batch-stream.js';
 import { ApiError } from './errors.js';
+import { replayAnswers } from './idempotency.js';
 import type { Metrics } from './metrics.js';
 import type { Platform } from './platform.js';
 import { observe, readBody } from './requests.js';
@@ -46,7 +48,9 @@ export function createApp({ platform, metrics, token, isLocalHost, accepting, lo
   });
 
   app.use(token === undefined ? refuseWebPages(isLocalHost) : requireToken(token));
+  app.use(streamBatches(platform));
   app.use('/v1', readBody());
+  app.use(replayAnswers(platform.idempotency, log));
   app.use(routesByType(RegisterRoutes));
   app.get('/metrics', async (_request, response) => void response.type(metrics.contentType).send(await metrics.text()));
   documentation(app);

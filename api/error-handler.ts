@@ -1,15 +1,21 @@
 import { ValidateError } from '@tsoa/runtime';
 import type { NextFunction, Request, Response } from 'express';
 import type { Log } from '../db/index.js';
+import { sendStored, usedKey } from './idempotency.js';
 import { ApiError, toApiError, type ErrorBody } from './errors.js';
 import { ClientGone } from './list.js';
-import { invalid, unknownFieldError } from './refusals.js';
+import { invalid, Repeated, unknownFieldError } from './refusals.js';
 import { fieldErrors } from './validation.js';
 
 /** Turns whatever was thrown into an answer, once. What is not of the catalogue is a bug: 500, and the log has its stack. */
 export function answerErrors(log: Log) {
   return (error: unknown, request: Request, response: Response, _next: NextFunction): void => {
     if (error instanceof ClientGone || response.destroyed) return;
+    if (error instanceof Repeated && !response.headersSent) {
+      if (error.answer.request === request.answer?.request) sendStored(response, error.answer);
+      else answerErrors(log)(usedKey(), request, response, _next);
+      return;
+    }
     if (response.headersSent) {
       log('error', 'answer broken off', { requestId: request.id, error });
       response.destroy();

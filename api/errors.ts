@@ -12,6 +12,8 @@ export const catalogue = {
   AlreadyExists: 409,
   Conflict: 409,
   Fenced: 409,
+  NotUnique: 409,
+  Referenced: 409,
   Expired: 410,
   TooLarge: 413,
   UnsupportedMediaType: 415,

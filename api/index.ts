@@ -1,2 +1,3 @@
 export { ApiServer, typeTables, type ApiOptions } from './server.js';
+export type { TypeDefinition } from './type-definition.js';
 export { MissingEncryptionKey } from './secrets.js';

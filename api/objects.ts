@@ -43,17 +43,25 @@ export class Objects {
     return this.#secrets.reveal(type, stored.uid, sealedOf(stored));
   }
 
-  /** Carries an operation out. Throws whatever error of the catalogue refuses it. */
-  async carryOut(operation: Operation): Promise<Outcome> {
+  /**
+   * Carries an operation out. Throws whatever error of the catalogue refuses it.
+   *
+   * @param ready what `prepare` made of it a moment ago; then its write is queued before this returns, so that those of
+   * several calls keep their order
+   * @param patient wait, however many writes of the type wait already
+   */
+  async carryOut(operation: Operation, ready?: Prepared, patient = false): Promise<Outcome> {
     for (let attempt = 1; ; attempt++) {
-      const prepared = await this.prepare(operation);
+      const prepared = attempt === 1 && ready ? ready : await this.prepare(operation);
       const { type, key, item, warnings } = prepared;
       if (!item) {
         const { claim } = operation.writer;
         if (claim && !(await isHeld(this.#database, claim))) throw lostClaim();
         return { ...prepared.answer({ version: 0, stamp: '' }), warnings };
       }
-      const result = operation.dryRun ? await this.#store.rehearse(type.type, item) : await this.#write(type, item);
+      const result = operation.dryRun
+        ? await this.#store.rehearse(type.type, item)
+        : await this.#write(type, item, patient);
       if (result.outcome === 'ok') {
         // No version that a later write will have: a client that keeps it would take that write's state for this one.
         const shown = operation.dryRun ? { version: item.expect ?? 0, stamp: result.stamp } : result;
@@ -86,8 +94,8 @@ export class Objects {
     }
   }
 
-  async #write(type: TypeDefinition, item: NonNullable<Prepared['item']>): Promise<WriteResult> {
-    if (this.#store.writeQueueAge(type.type) > maxQueueAge) {
+  async #write(type: TypeDefinition, item: NonNullable<Prepared['item']>, patient: boolean): Promise<WriteResult> {
+    if (!patient && this.#store.writeQueueAge(type.type) > maxQueueAge) {
       throw new ApiError(
         'TooManyRequests',
         `Writes of ${type.type} wait longer than ${maxQueueAge / 1000} s; try again later.`,

@@ -1,4 +1,4 @@
-import type { ClaimReference, Key, StoredObject, WriteItem, WriteResult } from '../db/index.js';
+import type { AnswerReference, ClaimReference, Key, StoredObject, WriteItem, WriteResult } from '../db/index.js';
 import { ApiError } from './errors.js';
 import { without } from './fields.js';
 import { stringifyJson, type JsonObject } from './json.js';
@@ -12,6 +12,8 @@ import type { TypeDefinition } from './type-definition.js';
 export interface Writer {
   claim?: ClaimReference;
   traceparent?: string;
+  /** Where the answer is kept for repetitions of the request. */
+  answer?: AnswerReference;
 }
 
 interface Common {
@@ -103,8 +105,8 @@ export function unchanged(stored: StoredObject): Answer {
 export function authorship(
   type: TypeDefinition,
   key: Key,
-  { claim, traceparent }: Writer,
-): Pick<WriteItem, 'actor' | 'own' | 'claim' | 'traceparent'> {
+  { claim, traceparent, answer }: Writer,
+): Pick<WriteItem, 'actor' | 'own' | 'claim' | 'traceparent' | 'answer'> {
   if (type.writer !== undefined && claim?.controller !== type.writer) {
     throw new ApiError('Forbidden', `${type.type} are written by the controller ${type.writer} alone, with its claim.`);
   }
@@ -115,5 +117,6 @@ export function authorship(
     own,
     ...(claim ? { claim } : {}),
     ...(traceparent ? { traceparent } : {}),
+    ...(answer ? { answer } : {}),
   };
 }

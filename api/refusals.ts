@@ -1,4 +1,4 @@
-import type { Key, WriteResult } from '../db/index.js';
+import type { Key, RuleMatch, StoredAnswer, WriteResult } from '../db/index.js';
 import { ApiError, notFound, type ErrorDetail } from './errors.js';
 import type { TypeDefinition } from './type-definition.js';
 import type { FieldError } from './validation.js';
@@ -59,6 +59,17 @@ export function lostClaim(): ApiError {
   );
 }
 
+/** The write was done before, under the same Idempotency-Key: whoever asked gets the answer of then. */
+export class Repeated extends ApiError {
+  constructor(readonly answer: StoredAnswer) {
+    super('Conflict', 'A request with this Idempotency-Key was answered meanwhile; send it again for that answer.');
+  }
+}
+
+function place(type: string, match: RuleMatch): string {
+  return `${match.type ?? type} ${match.namespace === '' ? '' : `${match.namespace}/`}${match.name}`;
+}
+
 /** The error for a write that the database did not take. */
 export function refused(type: TypeDefinition, key: Key, result: WriteResult): ApiError {
   switch (result.outcome) {
@@ -71,6 +82,29 @@ export function refused(type: TypeDefinition, key: Key, result: WriteResult): Ap
         'AlreadyExists',
         `${describe(type, key)} exists already; PUT or PATCH it, or choose another name.`,
       );
+    case 'unique':
+      return new ApiError(
+        'NotUnique',
+        `${place(type.type, result.match)} has the same ${result.match.fields.join(', ')}; choose another value (rule "${result.match.rule}").`,
+        result.match.fields.map(path => ({ path, message: `${place(type.type, result.match)} has this value` })),
+      );
+    case 'target':
+      return invalid(
+        result.match.fields.map(path => ({
+          path,
+          message: `refers to ${place('', result.match)}, which does not exist or is being deleted (rule "${result.match.rule}")`,
+        })),
+      );
+    case 'referenced':
+      return new ApiError(
+        'Referenced',
+        `${describe(type, key)} is referred to by ${result.count === 1 ? 'an object' : `${result.count} objects`}; change or delete ${result.count === 1 ? 'it' : 'them'} first.`,
+        result.by.flatMap(match =>
+          match.fields.map(path => ({ path, message: `${place('', match)} refers to it here (rule "${match.rule}")` })),
+        ),
+      );
+    case 'repeated':
+      return new Repeated(result.answer);
     case 'refused':
       return new ApiError(
         'Invalid',

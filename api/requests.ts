@@ -18,6 +18,9 @@ declare module 'express-serve-static-core' {
 
 const jsonPatch = 'application/json-patch+json';
 const maxBodyBytes = 3 * 2 ** 20;
+const maxBatchBytes = 32 * 2 ** 20;
+/** A body that is not there after so many ms does not come. */
+const bodyPatience = 60_000;
 const slow = 1_000;
 // A map: of an object, "constructor" and the like would be encodings too.
 const unpackers = new Map([
@@ -64,11 +67,12 @@ export function readBody() {
       else next();
       return;
     }
-    if (Number(length) > maxBodyBytes) {
-      next(tooLarge());
+    const limit = request.baseUrl + request.path === '/v1/batch' ? maxBatchBytes : maxBodyBytes;
+    if (Number(length) > limit) {
+      next(tooLarge(limit));
       return;
     }
-    const type = (request.get('Content-Type') ?? '').split(';')[0]?.trim().toLowerCase() ?? '';
+    const type = mediaType(request);
     const accepted =
       request.method === 'PATCH'
         ? ['application/merge-patch+json', 'application/json', jsonPatch]
@@ -83,7 +87,7 @@ export function readBody() {
       );
       return;
     }
-    readText(request)
+    readText(request, limit)
       .then(text => {
         request.body = type === jsonPatch ? new JsonPatch(parseListBody(text)) : parseBody(text);
         next();
@@ -93,13 +97,19 @@ export function readBody() {
 }
 
 /** The body as text, unpacked. Throws TooLarge, UnsupportedMediaType, InvalidJson. */
-async function readText(request: Request): Promise<string> {
-  const bytes = await collect(unpacked(request));
+async function readText(request: Request, limit: number): Promise<string> {
+  const bytes = await collect(unpacked(request), limit);
   if (!isUtf8(bytes)) throw new ApiError('InvalidJson', 'The body is not UTF-8.');
   return bytes.toString('utf8');
 }
 
-function unpacked(request: Request): Readable {
+/** The content type of a request, without its parameters; empty when there is none. */
+export function mediaType(request: Request): string {
+  return (request.get('Content-Type') ?? '').split(';')[0]?.trim().toLowerCase() ?? '';
+}
+
+/** The body as it was before it was packed. Throws UnsupportedMediaType. */
+export function unpacked(request: Request): Readable {
   const encoding = (request.get('Content-Encoding') ?? 'identity').toLowerCase();
   if (encoding === 'identity') return request;
   const unpack = unpackers.get(encoding);
@@ -114,28 +124,41 @@ function unpacked(request: Request): Readable {
 }
 
 // By events: an async iterator over the request costs a tenth of the whole request.
-function collect(stream: Readable): Promise<Buffer> {
+function collect(stream: Readable, limit: number): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let bytes = 0;
+    const late = setTimeout(() => {
+      stream.removeAllListeners('data').pause();
+      reject(
+        new ApiError('Timeout', `The body did not arrive within ${bodyPatience / 1_000} s.`, undefined, {
+          Connection: 'close',
+        }),
+      );
+    }, bodyPatience);
     stream.on('data', (chunk: Buffer) => {
       bytes += chunk.length;
-      if (bytes <= maxBodyBytes) chunks.push(chunk);
+      if (bytes <= limit) chunks.push(chunk);
       else {
         stream.removeAllListeners('data').pause();
-        reject(tooLarge());
+        clearTimeout(late);
+        reject(tooLarge(limit));
       }
     });
-    stream.once('end', () => resolve(chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks)));
+    stream.once('end', () => {
+      clearTimeout(late);
+      resolve(chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks));
+    });
     stream.once('error', () => {
+      clearTimeout(late);
       reject(new ApiError('InvalidJson', 'The body could not be read; it ended early or its encoding is broken.'));
     });
   });
 }
 
 // The rest of the body is not read: the connection cannot be used again.
-function tooLarge(): ApiError {
-  return new ApiError('TooLarge', `The body is larger than the limit of ${maxBodyBytes} bytes.`, undefined, {
+function tooLarge(limit: number): ApiError {
+  return new ApiError('TooLarge', `The body is larger than the limit of ${limit} bytes.`, undefined, {
     Connection: 'close',
   });
 }

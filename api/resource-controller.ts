@@ -200,6 +200,7 @@ export function writer(request: Request): Writer {
   }
   const traceparent = request.get('traceparent');
   return {
+    ...(request.answer ? { answer: request.answer } : {}),
     ...(claim && !('map' in claim) ? { claim } : {}),
     ...(traceparent && /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/.test(traceparent) ? { traceparent } : {}),
   };

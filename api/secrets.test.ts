@@ -81,6 +81,8 @@ describe('encryption keys', () => {
     fields: ['kubeconfig'],
     immutable: [],
     indexes: [],
+    uniques: [],
+    references: [],
     defaults: {},
     secrets: [{ field: 'kubeconfig', map: false }],
     input: 'ClusterInput',

@@ -3,14 +3,16 @@ import { createServer as createHttpServer, type Server } from 'node:http';
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Bus } from '../bus/index.js';
-import { FieldIndexes, ObjectStore, type Database, type Log } from '../db/index.js';
+import { FieldIndexes, ObjectStore, type Database, type Log, type TypeTable } from '../db/index.js';
 import { types } from '../build/types.js';
 import { createApp } from './app.js';
 import { Claims } from './claims.js';
+import { Idempotency } from './idempotency.js';
 import { Metrics } from './metrics.js';
 import { Objects } from './objects.js';
 import type { Platform } from './platform.js';
 import { Secrets } from './secrets.js';
+import type { TypeDefinition } from './type-definition.js';
 import { Watches } from './watch.js';
 
 export interface ApiOptions {
@@ -25,6 +27,8 @@ export interface ApiOptions {
   tls: { certFile: string; keyFile: string } | undefined;
   isLocalHost: (host: string) => boolean;
   log: Log;
+  /** Types without routes of their own: their objects are reached by batches. */
+  types?: TypeDefinition[];
 }
 
 /** One API process: the HTTP server over a database and a bus that are started before it and stopped after it. */
@@ -45,14 +49,18 @@ export class ApiServer {
   async start(): Promise<number> {
     const { database, bus, log, tls, host, port, token, isLocalHost } = this.#options;
     const secrets = await Secrets.load(database, this.#options.encryptionKeys);
-    const store = new ObjectStore(database, { committed: (type, events) => bus.wrote(type, events) });
+    const all = [...types, ...(this.#options.types ?? [])];
+    const ruled = ruledTypes(all);
+    const store = new ObjectStore(database, { ruled, committed: (type, events) => bus.wrote(type, events) });
     const watches = new Watches({ database, tail: type => bus.tail(type) });
     const platform: Platform = {
-      types: new Map(types.map(type => [type.type, type])),
+      types: new Map(all.map(type => [type.type, type])),
+      ruled,
       database,
       store,
       objects: new Objects({ database, store, secrets }),
       secrets,
+      idempotency: new Idempotency({ database, secrets }),
       watches,
       claims: new Claims({ database, bus }),
       bus,
@@ -69,7 +77,8 @@ export class ApiServer {
     // Longer than load balancers keep idle connections, so that none is closed under a request.
     server.keepAliveTimeout = 75_000;
     server.headersTimeout = 20_000;
-    server.requestTimeout = 60_000;
+    // A bulk load may take hours: other bodies have a limit of their own, see requests.ts.
+    server.requestTimeout = 0;
     this.#server = server;
     this.#watches = watches;
     this.#claims = platform.claims;
@@ -104,9 +113,32 @@ export class ApiServer {
   }
 }
 
-/** The names and scopes of all types, for the database. */
-export function typeTables(): { type: string; namespaced: boolean; keepEvents?: string }[] {
-  return types.map(({ type, namespaced, keepEvents }) => ({ type, namespaced, ...(keepEvents ? { keepEvents } : {}) }));
+/** What the database must know of all types; `more` are types without routes of their own. */
+export function typeTables(more: TypeDefinition[] = []): TypeTable[] {
+  return [...types, ...more].map(({ type, namespaced, keepEvents, uniques, references }) => ({
+    type,
+    namespaced,
+    ...(keepEvents ? { keepEvents } : {}),
+    rules: [
+      ...uniques.map(({ fields, everywhere }) => ({
+        kind: 'unique' as const,
+        name: `unique ${everywhere ? 'everywhere' : 'namespace'}: ${fields.join(', ')}`,
+        fields,
+        everywhere,
+      })),
+      ...references.map(one => ({ kind: 'ref' as const, name: `ref ${one.field}: ${one.target}`, ...one })),
+    ],
+  }));
+}
+
+/** The types whose objects are bound to others by rules: those that have one, and those that references lead to. */
+export function ruledTypes(types: TypeDefinition[]): Set<string> {
+  return new Set(
+    types.flatMap(({ type, uniques, references }) => [
+      ...(uniques.length + references.length > 0 ? [type] : []),
+      ...references.map(({ target }) => target),
+    ]),
+  );
 }
 
 function readPair(tls: { certFile: string; keyFile: string }): { cert: Buffer; key: Buffer } {

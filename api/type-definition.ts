@@ -20,6 +20,10 @@ export interface TypeDefinition {
   immutable: string[];
   /** Fields marked `@index`, which lists may be ordered by; numbers are ordered as numbers. */
   indexes: IndexedField[];
+  /** Fields whose values together no two objects share, from `@unique`: within a namespace, or everywhere. */
+  uniques: { fields: string[]; everywhere: boolean }[];
+  /** Fields that name objects which must exist, from `@ref`, and what the removal of such an object does to the referrer. */
+  references: { field: string; target: string; onDelete: 'refuse' | 'cascade' | 'null' }[];
   /** Values that fields left out by the client get on create and replace, from `@default`. */
   defaults: Record<string, unknown>;
   /** The only controller that may write objects of the type, from `@writer`. */

@@ -1,13 +1,29 @@
 import type { Database, Queries } from './database.js';
 import { readObjects, type Key, type StoredObject } from './read.js';
 import { makeEventPartitions } from './types.js';
-import { isLostRace, isNoPartition, writeWith, type Committed, type WriteItem, type WriteResult } from './write.js';
+import {
+  findUnstorable,
+  isLostRace,
+  isNoPartition,
+  isUnstorable,
+  writeWith,
+  type Committed,
+  type WriteItem,
+  type WriteResult,
+} from './write.js';
 
 /** Reads and writes of one transaction, which sees what it wrote itself. */
 export interface Transaction extends Queries {
   readObjects(type: string, keys: Key[]): Promise<(StoredObject | undefined)[]>;
   /** Items of one call have different keys. */
   writeObjects(type: string, items: WriteItem[]): Promise<WriteResult[]>;
+}
+
+/** An item holds what jsonb cannot; the transaction was rolled back. */
+export class Unstorable extends Error {
+  constructor(readonly item: WriteItem) {
+    super(`${item.namespace}/${item.name} holds a value that cannot be stored`);
+  }
 }
 
 const repeats = 20;
@@ -24,6 +40,7 @@ export async function writeAtomically<T>(
   work: (transaction: Transaction) => Promise<T>,
   committed: Committed,
 ): Promise<T> {
+  let written: WriteItem[] = [];
   for (let repeat = 1; ; repeat++) {
     try {
       const wrote: Parameters<Committed>[] = [];
@@ -41,12 +58,16 @@ export async function writeAtomically<T>(
         return work({
           query: statement => queries.query(statement),
           readObjects: (type, keys) => readObjects(queries, type, keys),
-          writeObjects: (type, items) => writeWith(queries, type, items, (...one) => wrote.push(one)),
+          writeObjects: (type, items) => writeWith(queries, type, (written = items), (...one) => wrote.push(one)),
         });
       });
       for (const one of wrote) committed(...one);
       return result;
     } catch (error) {
+      if (isUnstorable(error)) {
+        const item = written[await findUnstorable(database, written)];
+        if (item) throw new Unstorable(item);
+      }
       if (repeat >= repeats) throw error;
       if (isNoPartition(error)) {
         for (const type of types) await database.transaction(queries => makeEventPartitions(queries, type));

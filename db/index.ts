@@ -15,7 +15,7 @@ export type {
   WriteItem,
   WriteResult,
 } from './write.js';
-export { type Transaction } from './atomic.js';
+export { Unstorable, type Transaction } from './atomic.js';
 export { expireAnswers, findAnswers, keepAnswers } from './answers.js';
 export type { TypeRule } from './rules.js';
 export { FieldIndexes, type IndexedField, type TypeIndexes } from './field-index.js';

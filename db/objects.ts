@@ -1,4 +1,4 @@
-import { writeAtomically, type Transaction } from './atomic.js';
+import { Unstorable, writeAtomically, type Transaction } from './atomic.js';
 import { Batch } from './batch.js';
 import type { Database } from './database.js';
 import { readObjects, type Key, type StoredObject } from './read.js';
@@ -52,7 +52,8 @@ export class ObjectStore {
       [result] = await transaction.writeObjects(type, [item]);
       throw done;
     }).catch((error: unknown) => {
-      if (error !== done) throw error;
+      if (error instanceof Unstorable) result = { outcome: 'refused', message: error.message };
+      else if (error !== done) throw error;
     });
     if (!result) throw new Error('a write answered no result');
     return result;

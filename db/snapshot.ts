@@ -1,5 +1,5 @@
 import type { Database } from './database.js';
-import type { Key, StoredObject } from './objects.js';
+import type { Key, StoredObject } from './read.js';
 
 type Query = Parameters<Parameters<Database['transaction']>[0]>[0];
 

@@ -220,7 +220,7 @@ export async function releaseWorker(database: Database, controller: string, work
 }
 
 /** Whether a worker of the controller holds this claim now. */
-export async function isHeld(database: Database, claim: ClaimReference): Promise<boolean> {
+export async function isHeld(database: Queries, claim: ClaimReference): Promise<boolean> {
   const rows = await database.query({
     name: 'is-held',
     text: `select from syncsets.work w join syncsets.workers k on k.controller = w.controller and k.worker = w.worker

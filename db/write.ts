@@ -170,11 +170,11 @@ function resultOf({ outcome, version, stamp, detail }: Row, item: WriteItem): Wr
       return { outcome, version, stamp, object: stamped(item, item.object, version, stamp) };
     case 'unique':
     case 'target':
-      return { outcome, match: parsed<RuleMatch>(detail) };
+      return { outcome, match: parsed(detail) as RuleMatch };
     case 'referenced':
-      return { outcome, ...parsed<{ count: number; by: RuleMatch[] }>(detail) };
+      return { outcome, ...(parsed(detail) as { count: number; by: RuleMatch[] }) };
     case 'repeated': {
-      const { request, status } = parsed<StoredAnswer>(detail);
+      const { request, status } = parsed(detail) as StoredAnswer;
       return { outcome, answer: { request, status, body: bodyOf(detail ?? '') } };
     }
     case 'again':
@@ -185,9 +185,9 @@ function resultOf({ outcome, version, stamp, detail }: Row, item: WriteItem): Wr
 }
 
 // Its form is what syncsets.write puts there, and nobody else.
-function parsed<T>(detail: string | null): T {
+function parsed(detail: string | null): unknown {
   if (detail === null) throw new Error('an outcome came without its detail');
-  return JSON.parse(detail) as T;
+  return JSON.parse(detail);
 }
 
 // The body is taken as text: parsed and written again, its long numbers would change. Postgres writes keys by length, then
@@ -242,6 +242,19 @@ function eventOf(
     traceparent: item.traceparent ?? null,
     at: Date.parse(stamp),
   };
+}
+
+/** The first of these items that holds what jsonb cannot; -1 if none does. */
+export async function findUnstorable(database: Database, items: WriteItem[]): Promise<number> {
+  for (const [i, item] of items.entries()) {
+    try {
+      await database.query({ text: 'select $1::jsonb is null', values: [itemJson(item, i)] });
+    } catch (error) {
+      if (isUnstorable(error)) return i;
+      throw error;
+    }
+  }
+  return -1;
 }
 
 function itemJson(item: WriteItem, i: number): string {

@@ -2,7 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { ApiServer, typeTables } from '../api/index.js';
+import { ApiServer, typeTables, type TypeDefinition } from '../api/index.js';
 import { Bus } from '../bus/index.js';
 import { isLoopback } from '../config.js';
 import { Database, ensureTypes, type Log } from '../db/index.js';
@@ -53,7 +53,7 @@ export interface TestApi {
 
 /** An API in this process, on a database of its own (or of another one's, as a replica). */
 export async function startApi(
-  options: { amqpUrl?: string; databaseUrl?: string; token?: string } = {},
+  options: { amqpUrl?: string; databaseUrl?: string; token?: string; types?: TypeDefinition[] } = {},
 ): Promise<TestApi> {
   const own: TestDatabase | undefined = options.databaseUrl === undefined ? await createDatabase() : undefined;
   const databaseUrl = options.databaseUrl ?? own?.url ?? '';
@@ -61,10 +61,11 @@ export async function startApi(
   const log: Log = (level, message, fields = {}) => lines.push({ level, message, fields });
   const database = new Database({ connection: { connectionString: databaseUrl }, log });
   await database.start();
-  await ensureTypes(database, typeTables(), log);
+  const tables = typeTables(options.types);
+  await ensureTypes(database, tables, log);
   const bus = new Bus({
     database,
-    types: typeTables().map(({ type }) => type),
+    types: tables.map(({ type }) => type),
     amqpUrl: options.amqpUrl,
     eventLogMax: 2 ** 32,
     instance: 'test',
@@ -81,6 +82,7 @@ export async function startApi(
     tls: undefined,
     isLocalHost: isLoopback,
     log,
+    ...(options.types ? { types: options.types } : {}),
   });
   const url = `http://127.0.0.1:${await server.start()}`;
   return {

@@ -13,6 +13,10 @@ export interface FieldModel {
   immutable: boolean;
   /** Set for `@index`: how its values are ordered. */
   index?: 'text' | 'number';
+  /** Set for `@unique`. */
+  unique?: { everywhere: boolean };
+  /** Set for `@ref`: the type, and what its removal does. */
+  ref?: { target: string; onDelete: 'refuse' | 'cascade' | 'null' };
   /** The value of `@default`. */
   default?: { value: unknown };
   /** Types that it names, and the files that declare them. */
@@ -21,7 +25,7 @@ export interface FieldModel {
   declarations: (ts.InterfaceDeclaration | ts.TypeAliasDeclaration)[];
 }
 
-const ownTags = ['secret', 'immutable', 'index', 'default'];
+const ownTags = ['secret', 'immutable', 'index', 'default', 'unique', 'ref'];
 const validationTags =
   'isInt,isLong,isFloat,isDouble,isString,isBoolean,minimum,maximum,minLength,maxLength,minItems,maxItems,uniqueItems,pattern,format,example,deprecated'.split(
     ',',
@@ -43,17 +47,19 @@ export function readField(program: ts.Program, member: ts.PropertySignature): Fi
   if (tags.has('secret') && !map && !isString(checker, node)) {
     fail(source, member, `@secret on "${name}", which is no text`, 'a secret is a string or { [key: string]: string }');
   }
-  for (const tag of ['index', 'default']) {
+  for (const tag of ['index', 'default', 'unique', 'ref']) {
     if (tags.has('secret') && tags.has(tag)) {
       fail(
         source,
         member,
         `@${tag} on "${name}", which is a secret`,
-        `take @${tag} away: secrets are neither searched nor given a default`,
+        `take @${tag} away: secrets are neither compared nor given a default`,
       );
     }
   }
   const fallback = tags.get('default');
+  const unique = tags.get('unique');
+  const ref = tags.get('ref');
   return {
     name,
     optional: member.questionToken !== undefined,
@@ -62,6 +68,8 @@ export function readField(program: ts.Program, member: ts.PropertySignature): Fi
     ...(tags.has('secret') ? { secret: { map } } : {}),
     immutable: tags.has('immutable'),
     ...(tags.has('index') ? { index: indexKind(checker, member, name, node) } : {}),
+    ...(unique === undefined ? {} : { unique: { everywhere: readSpace(member, unique) } }),
+    ...(ref === undefined ? {} : { ref: readReference(checker, member, node, ref) }),
     ...(fallback === undefined ? {} : { default: { value: literal(member, name, fallback) } }),
     references: [...references].map(([name, file]) => ({ name, file })),
     declarations: [...seen].filter(one => ts.isInterfaceDeclaration(one) || ts.isTypeAliasDeclaration(one)),
@@ -86,6 +94,60 @@ export function tagsOf(node: ts.Node): Map<string, string> {
 export function textOf(node: ts.Node): string {
   const comment = ts.getJSDocCommentsAndTags(node).find(ts.isJSDoc)?.comment;
   return (ts.getTextOfJSDocComment(comment) ?? '').replace(/\s+/g, ' ').trim();
+}
+
+/** Reads `everywhere` (also when nothing is said) or `namespace`. */
+export function readSpace(member: ts.Node, text: string): boolean {
+  if (text === '' || text === 'everywhere') return true;
+  if (text === 'namespace') return false;
+  return fail(
+    member.getSourceFile(),
+    member,
+    `@unique ${text} says no space`,
+    'write "@unique everywhere" or "@unique namespace"',
+  );
+}
+
+/** Reads `@ref clusters`, `@ref clusters cascade` or `@ref clusters null` and checks that the field can hold such a reference. */
+function readReference(
+  checker: ts.TypeChecker,
+  member: ts.PropertySignature,
+  node: ts.TypeNode,
+  text: string,
+): FieldModel['ref'] {
+  const source = member.getSourceFile();
+  const name = member.name.getText();
+  const [, target, onDelete = 'refuse'] = /^([a-z]+)(?: +(refuse|cascade|null))?$/.exec(text) ?? [];
+  if (target === undefined) {
+    fail(
+      source,
+      member,
+      `@ref ${text} says no type`,
+      'write for example "@ref clusters", "@ref clusters cascade" or "@ref clusters null"',
+    );
+  }
+  const type = checker.getTypeFromTypeNode(node);
+  const list = ts.isArrayTypeNode(node);
+  const element = list ? checker.getTypeFromTypeNode(node.elementType) : type;
+  const inner = element.getProperty('name');
+  const named = inner !== undefined && (checker.getTypeOfSymbol(inner).flags & ts.TypeFlags.StringLike) !== 0;
+  if (!named && (element.flags & ts.TypeFlags.StringLike) === 0) {
+    fail(
+      source,
+      member,
+      `@ref on "${name}", which names nothing`,
+      'a reference is a string, { name: string; namespace?: string }, or a list of these',
+    );
+  }
+  if (onDelete === 'null' && !list && !member.questionToken) {
+    fail(
+      source,
+      member,
+      `@ref ${text} on "${name}", which is required`,
+      'make it optional, or choose refuse or cascade',
+    );
+  }
+  return { target, onDelete: onDelete === 'cascade' || onDelete === 'null' ? onDelete : 'refuse' };
 }
 
 function docOf(node: ts.Node): string {

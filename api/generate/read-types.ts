@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, join, relative } from 'node:path';
 import ts from 'typescript';
-import { fail, readField, tagsOf, textOf, type FieldModel } from './read-fields.js';
+import { fail, readField, readSpace, tagsOf, textOf, type FieldModel } from './read-fields.js';
 
 /** A type file as the generator understands it. */
 export interface TypeModel {
@@ -13,6 +13,8 @@ export interface TypeModel {
   keepEvents?: string;
   /** Own fields, those of further interfaces that it extends included, in the order of their declaration. */
   fields: FieldModel[];
+  /** From `@unique`, of the type and of its fields. */
+  uniques: { fields: string[]; everywhere: boolean }[];
   /** The name of the status interface. */
   status?: string;
   /** Whether there is a file of rules beside the type file: `api/types/widgets.rules.ts`. */
@@ -61,6 +63,7 @@ export function readTypes(root: string): TypeModel[] {
   const program = ts.createProgram([...files, ...sharedFiles.map(file => join(root, file))], options, host);
   const types = files.map(file => readType(program, root, file));
   checkNames(program, root, types);
+  checkTargets(types);
   return types;
 }
 
@@ -118,10 +121,15 @@ function readType(program: ts.Program, root: string, file: string): TypeModel {
   }
   const tags = tagsOf(declaration);
   const unknown = [...tags.keys()].find(
-    tag => !['scope', 'writer', 'keepEvents', 'example', 'deprecated'].includes(tag),
+    tag => !['scope', 'writer', 'keepEvents', 'unique', 'example', 'deprecated'].includes(tag),
   );
   if (unknown !== undefined) {
-    fail(source, declaration.name, `the tag @${unknown} means nothing on a type`, 'use @scope, @writer or @keepEvents');
+    fail(
+      source,
+      declaration.name,
+      `the tag @${unknown} means nothing on a type`,
+      'use @scope, @writer, @keepEvents or @unique',
+    );
   }
   const scope = tags.get('scope');
   if (scope !== 'namespaced' && scope !== 'cluster') {
@@ -171,6 +179,7 @@ function readType(program: ts.Program, root: string, file: string): TypeModel {
   if (status && !(status.questionToken && status.type && ts.isTypeReferenceNode(status.type))) {
     fail(source, status, 'the status must be optional and an interface of its own', `write "status?: ${kind}Status;"`);
   }
+  const fields = own.map(member => readField(program, member));
   return {
     type,
     kind,
@@ -179,7 +188,8 @@ function readType(program: ts.Program, root: string, file: string): TypeModel {
     ...(writer === undefined ? {} : { writer }),
     ...(keepEvents === undefined ? {} : { keepEvents }),
     declaration,
-    fields: own.map(member => readField(program, member)),
+    fields,
+    uniques: readUniques(declaration, fields),
     ...(status?.type ? { status: status.type.getText() } : {}),
     rules: existsSync(rulesOf(file)),
   };
@@ -209,6 +219,48 @@ function checkRules(file: string): void {
       'it exports no rules',
       'write "export const rules: Rule<…>[] = [ … ];", with Rule of api/admission.ts',
     );
+}
+
+/** `@unique` of fields, and those of the type: `@unique namespace: size, colour`. A type may have several. */
+function readUniques(declaration: ts.InterfaceDeclaration, fields: FieldModel[]): TypeModel['uniques'] {
+  const single = fields.flatMap(({ name, unique }) => (unique ? [{ fields: [name], ...unique }] : []));
+  const source = declaration.getSourceFile();
+  const several = ts
+    .getJSDocTags(declaration)
+    .filter(tag => tag.tagName.text === 'unique')
+    .map(tag => {
+      const text = ts.getTextOfJSDocComment(tag.comment)?.trim() ?? '';
+      const [, space = '', list = ''] = /^(?:(\w+)\s*:)?\s*(.*)$/s.exec(text) ?? [];
+      const names = list.split(/[\s,]+/).filter(Boolean);
+      if (names.length === 0) {
+        fail(source, tag, '@unique of a type names no fields', 'write for example "@unique namespace: size, colour"');
+      }
+      for (const name of names) {
+        const field = fields.find(one => one.name === name);
+        if (!field) fail(source, tag, `@unique names "${name}", which is no field`, 'name fields of the type itself');
+        if (field.secret) fail(source, tag, `@unique names "${name}", which is a secret`, 'secrets are not compared');
+      }
+      return { fields: names, everywhere: readSpace(tag, space) };
+    });
+  return [...single, ...several];
+}
+
+/** References lead to types that there are, and say the same of a cluster-wide one. */
+function checkTargets(types: TypeModel[]): void {
+  const known = new Set(types.map(({ type }) => type));
+  for (const { declaration, fields } of types) {
+    for (const { name, ref } of fields) {
+      if (ref && !known.has(ref.target)) {
+        const source = declaration.getSourceFile();
+        fail(
+          source,
+          declaration,
+          `@ref ${ref.target} on "${name}" leads to no type`,
+          `there are ${[...known].join(', ')}`,
+        );
+      }
+    }
+  }
 }
 
 /** tsoa knows models by their names alone: two of one name would be mixed up, or refused without a place. */

@@ -137,6 +137,8 @@ function definitions(types: TypeModel[]): string {
       secrets: fields.flatMap(field => (field.secret ? [{ field: field.name, map: field.secret.map }] : [])),
       immutable: fields.filter(field => field.immutable).map(field => field.name),
       indexes: fields.flatMap(field => (field.index ? [{ field: field.name, kind: field.index }] : [])),
+      uniques: type.uniques,
+      references: fields.flatMap(field => (field.ref ? [{ field: field.name, ...field.ref }] : [])),
       defaults: Object.fromEntries(fields.flatMap(field => (field.default ? [[field.name, field.default.value]] : []))),
       writer: type.writer,
       keepEvents: type.keepEvents,

@@ -1,0 +1,137 @@
+import { Body, Controller, Post, Queries, Request, Response, Route, Tags } from '@tsoa/runtime';
+import type express from 'express';
+import type { AnswerReference, StoredAnswer } from '../db/index.js';
+import type { BatchInput, BatchResults } from './batch.js';
+import { readOperation } from './batch-operations.js';
+import {
+  carryOutAll,
+  carryOutEach,
+  errorJson,
+  explained,
+  resultJson,
+  type Attempt,
+  type ItemResult,
+} from './batches.js';
+import { ApiError, type ErrorBody } from './errors.js';
+import { idempotencyKey, isOutcome, sendStored, usedKey } from './idempotency.js';
+import { stringifyJson } from './json.js';
+import type { Platform } from './platform.js';
+import type { NoQuery } from './queries.js';
+import { Repeated } from './refusals.js';
+import { responseOf, send, writer } from './resource-controller.js';
+
+/** Many writes in one request. */
+@Route('v1/batch')
+@Tags('batch')
+@Response<ErrorBody>('default', 'An error')
+export class BatchController extends Controller {
+  readonly #platform: Platform;
+
+  constructor(platform: Platform) {
+    super();
+    this.#platform = platform;
+  }
+
+  /**
+   * Carries out up to 1,000 writes of objects of any types. Each has a result of its own, or with `atomic: true` all are stored or
+   * none is; then the answer to a failure is the error of the operation that failed, and its `details` begin with which one that
+   * is.
+   *
+   * With `Content-Type: application/x-ndjson` the body has one operation a line, as many as wanted, and the answer one line
+   * `{"index", "status", "object" or "error"}` for each, sent while the body is still coming. Whoever sends a body larger than
+   * the buffers on the way must read the answer at the same time.
+   */
+  @Post()
+  @Response<BatchResults>(200, 'What became of each operation')
+  async carryOutBatch(
+    @Request() request: express.Request,
+    @Body() body: BatchInput,
+    @Queries() _query: NoQuery,
+  ): Promise<void> {
+    const key = idempotencyKey(request);
+    const response = responseOf(request);
+    if (key === undefined) {
+      send(response, 200, await this.#carryOut(request, body, undefined), undefined);
+      return;
+    }
+    const { idempotency } = this.#platform;
+    const release = await idempotency.take(key);
+    try {
+      const reference = idempotency.reference(key, -1, `POST /v1/batch\n${stringifyJson(body)}`);
+      const stored = (await idempotency.find([reference])).get(-1);
+      if (stored && stored.request !== reference.request) throw usedKey();
+      if (stored) sendStored(response, stored);
+      else send(response, 200, await this.#keeping(request, body, reference), undefined);
+    } finally {
+      release();
+    }
+  }
+
+  /** Carries a batch out and keeps its answer, refusals as a whole included. */
+  async #keeping(request: express.Request, body: BatchInput, reference: AnswerReference): Promise<string> {
+    const { idempotency } = this.#platform;
+    try {
+      const answer = await this.#carryOut(request, body, reference);
+      if (body.atomic !== true) await idempotency.keep([{ ...reference, status: 200, body: answer }]);
+      return answer;
+    } catch (error) {
+      if (error instanceof ApiError && isOutcome(error.status) && !(error instanceof Repeated)) {
+        const { status } = error;
+        await idempotency.keep([
+          { ...reference, status, body: JSON.stringify({ error: errorJson(error, request.id) }) },
+        ]);
+      }
+      throw error;
+    }
+  }
+
+  async #carryOut(
+    request: express.Request,
+    { atomic, operations }: BatchInput,
+    reference: AnswerReference | undefined,
+  ): Promise<string> {
+    const platform = this.#platform;
+    const context = { platform, writer: writer(request) };
+    // Atomic: the answer as a whole is stored with the writes. Else each has its own line, in case this process dies halfway.
+    const kept =
+      atomic !== true && reference ? await this.#before(reference, operations.length) : new Map<number, StoredAnswer>();
+    const tried = operations.map((given, line): Attempt => {
+      try {
+        return readOperation(context, given, atomic !== true && reference ? { ...reference, line } : undefined);
+      } catch (error) {
+        return explained(platform, error);
+      }
+    });
+    const text = (results: ItemResult[]) =>
+      `{"results":[${results.map(result => `{${resultJson(result, request.id)}}`).join(',')}]}`;
+    if (atomic === true) {
+      return carryOutAll(platform, tried, results => {
+        const answer = text(results);
+        return { status: 200, body: answer, ...(reference ? { reference } : {}) };
+      });
+    }
+    const open = tried.map((_, line) => line).filter(line => !kept.has(line));
+    const done = await carryOutEach(
+      platform,
+      open.flatMap(line => tried[line] ?? []),
+    );
+    const results = tried.map((_, line): ItemResult => {
+      const repeated = kept.get(line);
+      const result = repeated ? { status: repeated.status, repeated } : done[open.indexOf(line)];
+      if (!result) throw new Error(`operation ${line} has no result`);
+      return result;
+    });
+    return text(results);
+  }
+
+  /** What a process that died halfway has done. Throws Invalid when that was another batch. */
+  async #before(reference: AnswerReference, count: number) {
+    const { idempotency } = this.#platform;
+    const kept = await idempotency.find([
+      { ...reference, line: 0 },
+      { ...reference, line: count - 1 },
+    ]);
+    if ([...kept.values()].some(answer => answer.request !== reference.request)) throw usedKey();
+    return kept;
+  }
+}
