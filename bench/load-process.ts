@@ -79,6 +79,6 @@ function filled({ method, path, body }: Template, name: string): Template {
   return {
     method,
     path: path.replace('{name}', name),
-    ...(body !== undefined && { body: body.replace('{name}', name).replace('{sent}', now().toFixed(3)) }),
+    ...(body !== undefined && { body: body.replaceAll('{name}', name).replace('{sent}', now().toFixed(3)) }),
   };
 }

@@ -50,7 +50,7 @@ const errors: Record<number, [name: string, description: string]> = {
   404: ['NotFound', 'There is no such object.'],
   409: [
     'Conflict',
-    'Something else was there first: AlreadyExists, Conflict (the object has changed, read it again), Fenced.',
+    'Something else was there first: AlreadyExists, Conflict (the object has changed, read it again), Fenced, NotUnique, Referenced.',
   ],
   410: ['Expired', 'The version asked for is no longer kept: list again and go on from there.'],
   413: ['TooLarge', 'The body is larger than the limit, which the message names.'],
@@ -79,7 +79,7 @@ export function completeDocument(document: Document, types: TypeModel[], version
         { description, content: { 'application/json': { schema: schemaOf('ErrorBody') } } },
       ]),
     ),
-    parameters,
+    parameters: { ...parameters, IdempotencyKey: idempotencyKey },
     headers,
     securitySchemes: {
       token: { type: 'http', scheme: 'bearer', description: 'Needed if the server was started with API_TOKEN.' },
@@ -100,6 +100,7 @@ export function completeDocument(document: Document, types: TypeModel[], version
       if (reads.includes(route.name)) Object.assign(document.paths[path] ?? {}, { head: headOf(operation) });
     }
   }
+  completeBatch(document);
   document.paths = sorted(document.paths);
   document.components.schemas = used(document);
 }
@@ -172,6 +173,14 @@ const parameters = {
     description: 'The token of a claim: the write is refused (409 Fenced) when the claim is no longer held.',
     schema: { type: 'string' },
   },
+};
+
+const idempotencyKey = {
+  name: 'Idempotency-Key',
+  in: 'header',
+  description:
+    'A text of up to 255 characters that names this request. Sent again with the same key within 24 hours, it gets the first answer and stores nothing; another request under the key gets 422.',
+  schema: { type: 'string', maxLength: 255 },
 };
 
 const headers = {
@@ -248,6 +257,7 @@ function completeOperation(operation: Operation, route: Route): void {
     ...(isRead ? ['IfNoneMatch'] : []),
     ...(route.name === 'replace' ? ['IfAbsent'] : []),
     ...(write || route.name === 'reveal' ? ['Claim'] : []),
+    ...(['Post', 'Put', 'Patch'].includes(route.method) ? ['IdempotencyKey'] : []),
     ...(route.query === 'WriteQuery' || route.query === 'DeleteQuery' ? ['Prefer'] : []),
   ];
   operation.parameters = [...(operation.parameters ?? []), ...header.map(name => reference('parameters', name))];
@@ -272,6 +282,20 @@ function completeOperation(operation: Operation, route: Route): void {
       'application/json': patch,
     };
   }
+}
+
+/** The route of batches, which a stream goes through as well. */
+function completeBatch(document: Document): void {
+  const operation = document.paths['/v1/batch']?.['post'];
+  if (!operation?.requestBody) throw new Error('tsoa made no route POST /v1/batch');
+  const names = ['Claim', 'IdempotencyKey'];
+  operation.parameters = [...(operation.parameters ?? []), ...names.map(name => reference('parameters', name))];
+  const lines = (description: string) => ({ schema: { type: 'string', description } });
+  operation.requestBody.content['application/x-ndjson'] = lines('One operation (BatchOperation) a line.');
+  const answer = operation.responses[200];
+  if (!answer) throw new Error('tsoa made no answer of POST /v1/batch');
+  answer.content = { ...answer.content, 'application/x-ndjson': lines('One BatchResult with its `index` a line.') };
+  for (const code of [404, 409, 413, 415, 422]) operation.responses[code] = errorResponse(code);
 }
 
 /** The model that is received says its type exactly; the one that is sent has the same server-set fields, as read-only. */

@@ -54,6 +54,7 @@ describe('reading type files', () => {
       writer: 'maker',
       keepEvents: '1 hour',
       status: 'WidgetStatus',
+      uniques: [],
       rules: false,
     });
     expect(fields.map(field => field.name)).to.have.members(['key', 'keys', 'shape', 'colour', 'size']);
@@ -73,6 +74,42 @@ describe('reading type files', () => {
     expect(() => read(widget(''))).to.throw(/^api\/types\/widgets\.rules\.ts:1: it exports no rules; write/);
     renameSync(file, join(root, 'api/types/gadgets.rules.ts'));
     expect(() => read(widget(''))).to.throw(/gadgets\.rules\.ts:1: there is no type file gadgets\.ts; name it/);
+  });
+
+  it('reads what binds objects to each other', () => {
+    writeFileSync(
+      join(root, 'api/types/boxes.ts'),
+      `${importing}/** A box.\n * @scope namespaced */ export interface Box extends Resource { kind?: string }`,
+    );
+    const types = read(
+      `/**\n * A thing.\n * @scope namespaced\n * @unique namespace: shelf, place\n * @unique shelf colour\n */
+      export interface Widget extends Resource {
+        /** @unique */
+        serial?: string;
+        /** @unique namespace */
+        shelf: string;
+        place: number;
+        colour?: string;
+        /** @ref boxes */
+        box: string;
+        /** @ref boxes null */
+        lid?: { name: string; namespace?: string };
+        /** @ref boxes cascade */
+        more?: string[];
+      }\n`,
+    );
+    const widgets = types.find(({ type }) => type === 'widgets');
+    expect(widgets?.uniques).to.deep.equal([
+      { fields: ['serial'], everywhere: true },
+      { fields: ['shelf'], everywhere: false },
+      { fields: ['shelf', 'place'], everywhere: false },
+      { fields: ['shelf', 'colour'], everywhere: true },
+    ]);
+    expect(widgets?.fields.flatMap(({ name, ref }) => (ref ? [[name, ref.onDelete]] : []))).to.deep.equal([
+      ['box', 'refuse'],
+      ['lid', 'null'],
+      ['more', 'cascade'],
+    ]);
   });
 
   const refused: [title: string, text: string, message: RegExp, file?: string][] = [
@@ -141,6 +178,36 @@ describe('reading type files', () => {
       'an index on a list',
       widget('  /** @index */\n  sizes?: number[];'),
       /widgets\.ts:8: @index on "sizes", which is no single value; index a field/,
+      ],
+      [
+      'a unique secret',
+      widget('  /** @secret\n   * @unique */\n  pin?: string;'),
+      /@unique on "pin", which is a secret; take/,
+    ],
+    [
+      'a unique rule over a field that is not there',
+      widget('  size?: number;', '@scope cluster\n * @unique size, colour'),
+      /@unique names "colour", which is no field; name fields/,
+    ],
+    [
+      'a unique rule over no space',
+      widget('  /** @unique here */\n  a?: string;'),
+      /@unique here says no space; write/,
+    ],
+    [
+      'a reference to no type',
+      widget('  /** @ref boxes */\n  a?: string;'),
+      /@ref boxes on "a" leads to no type; there/,
+    ],
+    [
+      'a reference that is no name',
+      widget('  /** @ref widgets */\n  a?: number;'),
+      /which names nothing; a reference is/,
+    ],
+    [
+      'a required reference that would be removed',
+      widget('  /** @ref widgets null */\n  a: string;'),
+      /@ref widgets null on "a", which is required; make it optional/,
     ],
     [
       'an unknown tag on a field',
