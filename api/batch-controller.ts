@@ -18,7 +18,8 @@ import { stringifyJson } from './json.js';
 import type { Platform } from './platform.js';
 import type { NoQuery } from './queries.js';
 import { Repeated } from './refusals.js';
-import { responseOf, send, writer } from './resource-controller.js';
+import { send } from './answers.js';
+import { responseOf, writer } from './resource-controller.js';
 
 /** Many writes in one request. */
 @Route('v1/batch')

@@ -9,7 +9,7 @@ import {
 } from '../db/index.js';
 import { ApiError } from './errors.js';
 import { isObject, parseJson, stringifyJson } from './json.js';
-import { send } from './resource-controller.js';
+import { send } from './answers.js';
 import type { Secrets } from './secrets.js';
 
 declare module 'express-serve-static-core' {

@@ -89,7 +89,7 @@ export class ApiServer {
     if (tls && 'setSecureContext' in server)
       this.#certificates = watchPair(tls, pair => server.setSecureContext(pair), log);
     watches.start();
-    this.#indexes = new FieldIndexes({ database, types, log });
+    this.#indexes = new FieldIndexes({ database, types: all, log });
     this.#indexes.start();
     return (server.address() as AddressInfo).port;
   }

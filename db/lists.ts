@@ -1,6 +1,6 @@
 import type { Database } from './database.js';
 import { indexedValue, type IndexedField } from './field-index.js';
-import type { Key } from './objects.js';
+import type { Key } from './read.js';
 import { projectionSql } from './projection.js';
 import { selectorParts, type Selector } from './selectors.js';
 

@@ -94,5 +94,4 @@ export class ObjectStore {
     });
     return rows[0]?.version;
   }
-
 }

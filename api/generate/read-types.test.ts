@@ -178,8 +178,8 @@ describe('reading type files', () => {
       'an index on a list',
       widget('  /** @index */\n  sizes?: number[];'),
       /widgets\.ts:8: @index on "sizes", which is no single value; index a field/,
-      ],
-      [
+    ],
+    [
       'a unique secret',
       widget('  /** @secret\n   * @unique */\n  pin?: string;'),
       /@unique on "pin", which is a secret; take/,
