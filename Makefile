@@ -26,6 +26,10 @@ controllers: dist/.built ## Start one controllers process, as often as wanted (A
 migrate: dist/.built ## Bring the database to this release
 	@exec node --enable-source-maps dist/main.js migrate
 
+.PHONY: rotate-key
+rotate-key: dist/.built ## Encrypt all secrets anew while the platform runs: ENCRYPTION_KEY=new,old make rotate-key
+	@exec node --enable-source-maps dist/main.js rotate-key
+
 .PHONY: test
 test: build/.generated tools ## Run all tests on real Postgres and RabbitMQ (TESTS=… for some files)
 	@bash test/run $(TESTS)

@@ -2,7 +2,7 @@ import { randomBytes, X509Certificate } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ClientConfig } from 'pg';
-import { ApiServer, MissingEncryptionKey, typeTables } from './api/index.js';
+import { ApiServer, KeyStillInUse, MissingEncryptionKey, rotateKey, Secrets, typeTables } from './api/index.js';
 import { Bus } from './bus/index.js';
 import { isPlatformError } from './client/index.js';
 import { BadSetting, isLoopback, readSettings, type Settings } from './config.js';
@@ -25,6 +25,7 @@ const roles = {
   api: 'the API alone, as often as wanted',
   controllers: 'the controllers alone, as often as wanted',
   migrate: 'brings the database to this release and ends',
+  'rotate-key': 'encrypts all secrets anew with the first key of ENCRYPTION_KEY, while the platform runs, and ends',
 } as const;
 type Role = keyof typeof roles;
 
@@ -58,10 +59,9 @@ async function main(): Promise<void> {
   });
   try {
     const lines = await start(role, settings, parts, log, () => stopping !== undefined);
-    if (role !== 'migrate' && stopping === undefined) {
-      process.stdout.write(`${lines.join('\n')}\n`);
-      await ended;
-    }
+    const ends = role === 'migrate' || role === 'rotate-key';
+    if (lines.length > 0 && (ends || stopping === undefined)) process.stdout.write(`${lines.join('\n')}\n`);
+    if (!ends && stopping === undefined) await ended;
   } catch (error) {
     // A signal stops the parts under a start that is on its way; what the start then fails with is no news.
     if (stopping === undefined) throw error;
@@ -93,6 +93,8 @@ async function start(
     await migrate(connection, log);
     await ensureTypes(database, typeTables(), log);
     if (role === 'migrate') return [];
+    const encryptionKeys = settings.encryptionKeys ?? [generatedKey(settings.dataDir)];
+    if (role === 'rotate-key') return rotate(database, encryptionKeys, log, stopping);
     const bus = new Bus({
       database,
       types: typeTables().map(({ type }) => type),
@@ -106,7 +108,7 @@ async function start(
     const api = new ApiServer({
       database,
       bus,
-      encryptionKeys: settings.encryptionKeys ?? [generatedKey(settings.dataDir)],
+      encryptionKeys,
       host: settings.host,
       port: settings.port,
       token: settings.apiToken,
@@ -139,6 +141,16 @@ async function start(
   }
   lines.push(`ready: ${apiUrl}`);
   return lines;
+}
+
+/** Encrypts all secrets anew; returns what to tell about it. */
+async function rotate(database: Database, keys: Buffer[], log: Log, stopping: () => boolean): Promise<string[]> {
+  const secrets = await Secrets.load(database, keys);
+  const { keyId, objects, interrupted } = await rotateKey({ database, secrets, log, stopping });
+  const lines = [...objects].map(([type, count]) => `${type}: the secrets of ${count} objects encrypted anew`);
+  return interrupted
+    ? [...lines, 'interrupted: run it again to go on with what is left']
+    : [...lines, `done: all secrets are encrypted with the key ${keyId}; the others are needed no longer`];
 }
 
 /** How the database is reached; starts the embedded one when none is given and none of this DATA_DIR runs. */
@@ -246,7 +258,8 @@ function endSoon(code: number): void {
 }
 
 main().catch((error: unknown) => {
-  const known = error instanceof BadSetting || error instanceof StartError || error instanceof MissingEncryptionKey;
+  const expected = [BadSetting, StartError, MissingEncryptionKey, KeyStillInUse];
+  const known = expected.some(kind => error instanceof kind);
   const text = error instanceof Error ? ((known ? undefined : error.stack) ?? error.message) : String(error);
   process.stderr.write(`error: ${text}\n`);
   endSoon(1);

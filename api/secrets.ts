@@ -127,7 +127,34 @@ export class Secrets {
         Object.entries(value).map(([key, item]) => [key, typeof item === 'string' ? mask : item]),
       );
     }
-    return { masked, sealed: Object.keys(sealed).length > 0 ? sealed : null, kept, violations };
+    if (Object.keys(sealed).length === 0) return { masked, sealed: null, kept, violations };
+    // What is stored at all is stored under the writing key: a rotation that has passed by meanwhile is not undone.
+    return { masked, sealed: kept ? sealed : this.reseal(type.type, uid, sealed, false), kept, violations };
+  }
+
+  /**
+   * The same values, all of them encrypted with the writing key; those that are already stay as they are. Throws
+   * MissingEncryptionKey for a value whose key is not given, or keeps it as it is when it need not be `complete`.
+   */
+  reseal(type: string, uid: string, sealed: Sealed, complete = true): Sealed {
+    const one = (value: SealedValue, path: string): SealedValue => {
+      if (value.k === this.#writingId || (!complete && !this.#keys.has(value.k))) return value;
+      const place = { type, uid, path };
+      return this.#encrypt(this.#decrypt(value, place), place);
+    };
+    return Object.fromEntries(
+      Object.entries(sealed).map(([field, value]) => [
+        field,
+        isSealed(value)
+          ? one(value, field)
+          : Object.fromEntries(Object.entries(value).map(([key, item]) => [key, one(item, `${field}.${key}`)])),
+      ]),
+    );
+  }
+
+  /** Names the key that writes: the first 8 hex digits of its sha256. */
+  get writingId(): string {
+    return this.#writingId;
   }
 
   /** The secret fields of an object in clear. Throws MissingEncryptionKey. */

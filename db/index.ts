@@ -66,4 +66,5 @@ export {
 } from './work.js';
 export { claimMap, finishMap } from './maps.js';
 export { platformKey, rewrapPlatformKey, type WrappedKey } from './keys.js';
+export { reseal, sealedByOthers, type SealedRow } from './sealed.js';
 export { expireNotices, listNotices, recordNotice, type NoticeRow } from './notices.js';

@@ -2,7 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { ApiServer, typeTables, type TypeDefinition } from '../api/index.js';
+import { ApiServer, typeTables, type ApiOptions, type TypeDefinition } from '../api/index.js';
 import { Bus } from '../bus/index.js';
 import { isLoopback } from '../config.js';
 import { Database, ensureTypes, type Log } from '../db/index.js';
@@ -53,13 +53,26 @@ export interface TestApi {
 
 /** An API in this process, on a database of its own (or of another one's, as a replica). */
 export async function startApi(
-  options: { amqpUrl?: string; databaseUrl?: string; token?: string; types?: TypeDefinition[] } = {},
+  options: {
+    amqpUrl?: string;
+    databaseUrl?: string;
+    token?: string;
+    types?: TypeDefinition[];
+    encryptionKeys?: Buffer[];
+    /** Connections to the database. */
+    poolSize?: number;
+    timeouts?: ApiOptions['timeouts'];
+  } = {},
 ): Promise<TestApi> {
   const own: TestDatabase | undefined = options.databaseUrl === undefined ? await createDatabase() : undefined;
   const databaseUrl = options.databaseUrl ?? own?.url ?? '';
   const lines: TestApi['log'] = [];
   const log: Log = (level, message, fields = {}) => lines.push({ level, message, fields });
-  const database = new Database({ connection: { connectionString: databaseUrl }, log });
+  const database = new Database({
+    connection: { connectionString: databaseUrl },
+    log,
+    ...(options.poolSize === undefined ? {} : { poolSize: options.poolSize }),
+  });
   await database.start();
   const tables = typeTables(options.types);
   await ensureTypes(database, tables, log);
@@ -75,12 +88,13 @@ export async function startApi(
   const server = new ApiServer({
     database,
     bus,
-    encryptionKeys: [encryptionKey],
+    encryptionKeys: options.encryptionKeys ?? [encryptionKey],
     host: '127.0.0.1',
     port: 0,
     token: options.token,
     tls: undefined,
     isLocalHost: isLoopback,
+    ...(options.timeouts ? { timeouts: options.timeouts } : {}),
     log,
     ...(options.types ? { types: options.types } : {}),
   });

@@ -83,6 +83,7 @@ describe('starting', function () {
         'api',
         'controllers',
         'migrate',
+        'rotate-key',
       ]);
     });
   });
