@@ -23,15 +23,20 @@ export interface AppOptions {
   isLocalHost: (host: string) => boolean;
   /** False while the process stops: load balancers take it out. */
   accepting: () => boolean;
+  /** Milliseconds for the body of a request to arrive. */
+  body: number;
+  /** Milliseconds without a byte read of an answer after which its client is given up. */
+  stalled: number;
   log: Log;
 }
 
 /** The express app with everything that is answered. */
-export function createApp({ platform, metrics, token, isLocalHost, accepting, log }: AppOptions): Express {
+export function createApp(options: AppOptions): Express {
+  const { platform, metrics, token, isLocalHost, accepting, body, stalled, log } = options;
   const app = express();
   app.disable('x-powered-by').disable('etag').set('query parser', 'simple');
   app.locals['platform'] = platform;
-  app.use(observe(log, metrics));
+  app.use(observe(log, metrics, stalled));
 
   app.get('/healthz', (_request, response) => void response.json({ status: 'ok' }));
   app.get('/readyz', async (_request, response) => {
@@ -49,7 +54,7 @@ export function createApp({ platform, metrics, token, isLocalHost, accepting, lo
 
   app.use(token === undefined ? refuseWebPages(isLocalHost) : requireToken(token));
   app.use(streamBatches(platform));
-  app.use('/v1', readBody());
+  app.use('/v1', readBody(body));
   app.use(replayAnswers(platform.idempotency, log));
   app.use(routesByType(RegisterRoutes));
   app.get('/metrics', async (_request, response) => void response.type(metrics.contentType).send(await metrics.text()));

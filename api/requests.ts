@@ -20,7 +20,6 @@ const jsonPatch = 'application/json-patch+json';
 const maxBodyBytes = 3 * 2 ** 20;
 const maxBatchBytes = 32 * 2 ** 20;
 /** A body that is not there after so many ms does not come. */
-const bodyPatience = 60_000;
 const slow = 1_000;
 // A map: of an object, "constructor" and the like would be encodings too.
 const unpackers = new Map([
@@ -29,13 +28,20 @@ const unpackers = new Map([
   ['br', createBrotliDecompress],
 ]);
 
-/** Gives each request an id, counts it, and logs it: failures and slow ones as warnings, the rest for debugging. */
-export function observe(log: Log, metrics: Metrics) {
+/**
+ * Gives each request an id, counts it, and logs it: failures and slow ones as warnings, the rest for debugging. A client that
+ * reads nothing of its answer for `stalled` milliseconds is given up: the answer would be kept for it for ever.
+ */
+export function observe(log: Log, metrics: Metrics, stalled: number) {
   return (request: Request, response: Response, next: NextFunction): void => {
     const given = request.get('X-Request-Id');
     request.id = given !== undefined && /^[\w.:-]{1,128}$/.test(given) ? given : randomUUID();
     response.setHeader('X-Request-Id', request.id);
     const begun = performance.now();
+    // The time runs while nothing is read or written. A long poll writes nothing either, and has nothing that waits.
+    response.setTimeout(stalled, () => {
+      if (response.writableLength > 0) response.destroy();
+    });
     response.once('close', () => {
       const milliseconds = performance.now() - begun;
       const streamed = /ndjson|event-stream/.test(String(response.getHeader('Content-Type')));
@@ -56,9 +62,9 @@ export function observe(log: Log, metrics: Metrics) {
 
 /**
  * Reads JSON bodies ourselves: numbers stay exact, errors have their place. Everything that has a body must say that it is
- * JSON.
+ * JSON, and send it within `patience` milliseconds.
  */
-export function readBody() {
+export function readBody(patience: number) {
   return (request: Request, _response: Response, next: NextFunction): void => {
     const length = request.get('Content-Length');
     const hasBody = request.get('Transfer-Encoding') !== undefined || (length !== undefined && length !== '0');
@@ -87,7 +93,7 @@ export function readBody() {
       );
       return;
     }
-    readText(request, limit)
+    readText(request, limit, patience)
       .then(text => {
         request.body = type === jsonPatch ? new JsonPatch(parseListBody(text)) : parseBody(text);
         next();
@@ -97,8 +103,8 @@ export function readBody() {
 }
 
 /** The body as text, unpacked. Throws TooLarge, UnsupportedMediaType, InvalidJson. */
-async function readText(request: Request, limit: number): Promise<string> {
-  const bytes = await collect(unpacked(request), limit);
+async function readText(request: Request, limit: number, patience: number): Promise<string> {
+  const bytes = await collect(unpacked(request), limit, patience);
   if (!isUtf8(bytes)) throw new ApiError('InvalidJson', 'The body is not UTF-8.');
   return bytes.toString('utf8');
 }
@@ -124,18 +130,18 @@ export function unpacked(request: Request): Readable {
 }
 
 // By events: an async iterator over the request costs a tenth of the whole request.
-function collect(stream: Readable, limit: number): Promise<Buffer> {
+function collect(stream: Readable, limit: number, patience: number): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let bytes = 0;
     const late = setTimeout(() => {
       stream.removeAllListeners('data').pause();
       reject(
-        new ApiError('Timeout', `The body did not arrive within ${bodyPatience / 1_000} s.`, undefined, {
+        new ApiError('Timeout', `The body did not arrive within ${patience / 1_000} s.`, undefined, {
           Connection: 'close',
         }),
       );
-    }, bodyPatience);
+    }, patience);
     stream.on('data', (chunk: Buffer) => {
       bytes += chunk.length;
       if (bytes <= limit) chunks.push(chunk);

@@ -1,4 +1,4 @@
-import { readFileSync, watch, type FSWatcher } from 'node:fs';
+import { readFileSync, watch } from 'node:fs';
 import { createServer as createHttpServer, type Server } from 'node:http';
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
@@ -26,10 +26,24 @@ export interface ApiOptions {
   token: string | undefined;
   tls: { certFile: string; keyFile: string } | undefined;
   isLocalHost: (host: string) => boolean;
+  /** Patience with clients; default `patience`. */
+  timeouts?: Timeouts;
   log: Log;
   /** Types without routes of their own: their objects are reached by batches. */
   types?: TypeDefinition[];
 }
+
+/** How slow a client may be, in milliseconds. Whoever is slower loses the connection, and with it what was kept for it. */
+export interface Timeouts {
+  /** For all headers of a request to arrive. */
+  headers: number;
+  /** For the body of a request to arrive; a stream of operations has no such limit. */
+  body: number;
+  /** Without reading anything of an answer that waits to be read. */
+  stalled: number;
+}
+
+const patience: Timeouts = { headers: 20_000, body: 60_000, stalled: 60_000 };
 
 /** One API process: the HTTP server over a database and a bus that are started before it and stopped after it. */
 export class ApiServer {
@@ -38,7 +52,7 @@ export class ApiServer {
   #watches: Watches | undefined;
   #claims: Claims | undefined;
   #indexes: FieldIndexes | undefined;
-  #certificates: FSWatcher[] = [];
+  #certificates: { close(): void } | undefined;
   #accepting = true;
 
   constructor(options: ApiOptions) {
@@ -72,13 +86,19 @@ export class ApiServer {
       types: types.map(type => type.type),
       watchers: () => watches.connections,
     });
-    const app = createApp({ platform, metrics, token, isLocalHost, accepting: () => this.#accepting, log });
-    const server = tls ? createHttpsServer(readPair(tls), app) : createHttpServer(app);
-    // Longer than load balancers keep idle connections, so that none is closed under a request.
-    server.keepAliveTimeout = 75_000;
-    server.headersTimeout = 20_000;
-    // A bulk load may take hours: other bodies have a limit of their own, see requests.ts.
-    server.requestTimeout = 0;
+    const { headers, body, stalled } = this.#options.timeouts ?? patience;
+    const accepting = () => this.#accepting;
+    const app = createApp({ platform, metrics, token, isLocalHost, accepting, body, stalled, log });
+    const limits = {
+      // Longer than load balancers keep idle connections, so that none is closed under a request.
+      keepAliveTimeout: 75_000,
+      headersTimeout: headers,
+      // A bulk load may take hours: other bodies have a limit of their own, see requests.ts.
+      requestTimeout: 0,
+      // Node looks once in this time, 30 s if nobody says so: a slow sender would have that much longer.
+      connectionsCheckingInterval: Math.min(5_000, headers / 4),
+    };
+    const server = tls ? createHttpsServer({ ...limits, ...readPair(tls) }, app) : createHttpServer(limits, app);
     this.#server = server;
     this.#watches = watches;
     this.#claims = platform.claims;
@@ -99,7 +119,7 @@ export class ApiServer {
     this.#accepting = false;
     const server = this.#server;
     this.#server = undefined;
-    for (const watcher of this.#certificates) watcher.close();
+    this.#certificates?.close();
     await this.#watches?.stop();
     this.#claims?.stop();
     await this.#indexes?.stop();
@@ -145,29 +165,47 @@ function readPair(tls: { certFile: string; keyFile: string }): { cert: Buffer; k
   return { cert: readFileSync(tls.certFile), key: readFileSync(tls.keyFile) };
 }
 
-/** Takes renewed certificates without a restart; a pair that does not fit (half written) is left for the next change. */
+/**
+ * Takes renewed certificates without a restart, until it is closed; a pair that does not fit (half written) is left for the
+ * next change.
+ */
 function watchPair(
   tls: { certFile: string; keyFile: string },
   use: (pair: { cert: Buffer; key: Buffer }) => void,
   log: Log,
-): FSWatcher[] {
+): { close(): void } {
   let timer: NodeJS.Timeout | undefined;
+  const take = () => {
+    try {
+      use(readPair(tls));
+      log('info', 'certificate renewed', { file: tls.certFile });
+    } catch (error) {
+      log('warn', 'certificate not taken', { file: tls.certFile, reason: reasonOf(error) });
+    }
+  };
   const changed = () => {
     clearTimeout(timer);
-    timer = setTimeout(() => {
-      try {
-        use(readPair(tls));
-        log('info', 'certificate renewed', { file: tls.certFile });
-      } catch (error) {
-        log('warn', 'certificate not taken', {
-          file: tls.certFile,
-          reason: error instanceof Error ? error.message : String(error),
-        });
-      }
-    }, 200);
+    timer = setTimeout(take, 200);
   };
   // The folders are watched: a mounted secret is renewed by exchanging a link beside the files.
-  return [...new Set([tls.certFile, tls.keyFile].map(file => file.replace(/[^/]+$/, '') || '.'))].map(folder =>
-    watch(folder, changed),
+  const folders = new Set([tls.certFile, tls.keyFile].map(file => file.replace(/[^/]+$/, '') || '.'));
+  const watchers = [...folders].map(folder =>
+    // A folder that goes away ends its watcher with an error, which would end the process if nobody listened.
+    watch(folder, changed).on('error', error => {
+      log('error', 'certificates are watched no longer; restart to take renewed ones', {
+        folder,
+        reason: reasonOf(error),
+      });
+    }),
   );
+  return {
+    close: () => {
+      clearTimeout(timer);
+      for (const watcher of watchers) watcher.close();
+    },
+  };
+}
+
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
