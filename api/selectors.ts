@@ -113,6 +113,7 @@ function fieldCondition(type: TypeDefinition, part: string): FieldCondition {
       `"${name}" cannot be selected; allowed are name, namespace, uid, status.… and fields of ${type.type}: ${type.fields.join(', ')}`,
     );
   }
+  // Without the condition, which holds a guess at the value.
   if (type.secrets.some(secret => secret.field === head)) {
     const message = 'is secret and cannot be selected by';
     throw new ApiError('Invalid', `fieldSelector: "${head}" ${message}.`, [{ path: 'fieldSelector', message }]);
