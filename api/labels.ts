@@ -91,9 +91,10 @@ function checkAnnotations(annotations: JsonObject): ErrorDetail[] {
 }
 
 function checkFinalizers(finalizers: unknown[]): ErrorDetail[] {
+  const seen = new Set<unknown>();
   return finalizers.flatMap((finalizer, i) => {
     const path = `finalizers[${i}]`;
-    if (finalizers.indexOf(finalizer) < i) return [{ path, message: 'is there twice' }];
+    if (seen.size === seen.add(finalizer).size) return [{ path, message: 'is there twice' }];
     return checkKey(String(finalizer), path);
   });
 }
@@ -107,10 +108,10 @@ function checkOwners(owners: JsonObject[], namespace: unknown): ErrorDetail[] {
       message: `must have at most one owner with controller: true, not ${controllers.length}`,
     });
   }
+  const seen = new Set<unknown>();
   owners.forEach((owner, i) => {
     const path = `owners[${i}]`;
-    if (owners.findIndex(other => other['uid'] === owner['uid']) < i)
-      errors.push({ path: `${path}.uid`, message: 'is there twice' });
+    if (seen.size === seen.add(owner['uid']).size) errors.push({ path: `${path}.uid`, message: 'is there twice' });
     if (owner['uid'] === '') errors.push({ path: `${path}.uid`, message: 'must not be empty' });
     if (!/^[a-z]+$/.test(String(owner['type']))) {
       errors.push({ path: `${path}.type`, message: 'must be the plural name of a type, for example clusters' });

@@ -2,6 +2,9 @@ import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom
 import type { Bus } from '../bus/index.js';
 import { summarizeWork, type Database } from '../db/index.js';
 
+/** Keys of a controller and a state that are counted for a scrape: more than any autoscaler asks for. */
+const countedForMetrics = 10_000;
+
 /** The metrics of one API process. */
 export class Metrics {
   readonly #registry = new Registry();
@@ -58,24 +61,31 @@ export class Metrics {
     });
     const failing = new Gauge({
       name: 'workqueue_failing',
-      help: 'Waiting keys whose last run failed',
+      help: `Waiting keys whose last run failed, counted up to ${countedForMetrics}`,
       labelNames: ['name'],
+      registers,
+    });
+    const mapFailing = new Gauge({
+      name: 'workqueue_map_failing',
+      help: '1 where the changes of a watched type could not be turned into keys at the last attempt',
+      labelNames: ['name', 'type'],
       registers,
     });
     new Gauge({
       name: 'workqueue_depth',
-      help: 'Keys that wait for a worker',
+      help: `Keys that wait for a worker, counted up to ${countedForMetrics}`,
       labelNames: ['name'],
       registers,
       async collect() {
         // A database that is away must not take the other metrics along.
-        const summaries = await summarizeWork(database).catch(() => undefined);
+        const summaries = await summarizeWork(database, { limit: countedForMetrics }).catch(() => undefined);
         if (!summaries) errors.inc();
-        for (const gauge of [this, age, failing]) gauge.reset();
+        for (const gauge of [this, age, failing, mapFailing]) gauge.reset();
         for (const [name, work] of summaries ?? []) {
           this.set({ name }, work.queued);
           age.set({ name }, work.oldestSeconds);
           failing.set({ name }, work.failing);
+          for (const map of work.maps) mapFailing.set({ name, type: map.type }, map.lastError === null ? 0 : 1);
         }
       },
     });

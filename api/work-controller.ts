@@ -54,7 +54,7 @@ import type {
   WorkQuery,
 } from './work.js';
 
-const noWork: WorkSummary = { queued: 0, claimed: 0, waiting: 0, failing: 0, oldestSeconds: 0, workers: 0 };
+const noWork: WorkSummary = { queued: 0, claimed: 0, waiting: 0, failing: 0, oldestSeconds: 0, workers: 0, maps: [] };
 
 /**
  * Work of controllers over plain HTTP, for any language: register, claim keys, report what became of them. A key is with at
@@ -85,7 +85,7 @@ export class WorkController extends Controller {
     const { database, claims } = this.#platform;
     const registration = await claims.find(name);
     if (!registration) throw notFound(`The controller ${name}`);
-    return view(registration, (await summarizeWork(database)).get(name));
+    return view(registration, (await summarizeWork(database, { controller: name })).get(name));
   }
 
   /**

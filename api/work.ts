@@ -41,7 +41,7 @@ export interface ControllerInput {
   longRunning?: boolean;
 }
 
-/** A registered controller and its work in numbers. */
+/** A registered controller and its work in numbers. Each state is counted up to 100,000. */
 export interface ControllerView extends ControllerInput {
   name: string;
   /** Keys that wait for a worker. */
@@ -56,6 +56,27 @@ export interface ControllerView extends ControllerInput {
   oldestSeconds: number;
   /** Workers with a live lease. */
   workers: number;
+  /** How far it has come with each type that it watches. */
+  maps: MapView[];
+}
+
+/** How a controller turns the changes of a type that it watches into keys. */
+export interface MapView {
+  type: string;
+  /**
+   * Versions of the type that it has not turned into keys yet.
+   * @isInt
+   */
+  behind: number;
+  /**
+   * Failed attempts at the changes that come next.
+   * @isInt
+   */
+  attempts: number;
+  /** Why the last attempt failed, if it did. */
+  lastError: string | null;
+  /** When it is tried again. */
+  notBefore: string | null;
 }
 
 export interface ControllerList {

@@ -25,6 +25,19 @@ export interface WorkSummary {
   /** Seconds that the oldest queued key has waited. */
   oldestSeconds: number;
   workers: number;
+  maps: MapSummary[];
+}
+
+/** How far a controller has come in turning the events of a watched type into keys. */
+export interface MapSummary {
+  type: string;
+  /** Versions between its cursor and the newest one. */
+  behind: number;
+  /** Failed attempts at the present stretch. */
+  attempts: number;
+  lastError: string | null;
+  /** When the stretch is tried again after an error; RFC 3339. */
+  notBefore: string | null;
 }
 
 export async function findController(database: Queries, name: string): Promise<Registration | undefined> {
@@ -148,16 +161,33 @@ export async function deleteController(database: Database, name: string): Promis
   });
 }
 
-/** Counts of every controller's keys by name. */
-export async function summarizeWork(database: Database): Promise<Map<string, WorkSummary>> {
+/** Keys are counted up to this many: a million of them would be read from disk for each scrape. */
+export const countedKeys = 100_000;
+
+/**
+ * Counts the keys of controllers, of all or of one, from indexes alone and each state up to `limit`. What a state has beyond
+ * that is not counted.
+ */
+export async function summarizeWork(
+  database: Database,
+  { controller, limit = countedKeys }: { controller?: string; limit?: number } = {},
+): Promise<Map<string, WorkSummary>> {
   const rows = await database.query<WorkSummary & { name: string }>({
-    text: `select c.name, count(*) filter (where w.state = 'queued') as queued, count(*) filter (where w.state = 'claimed') as claimed,
-        count(*) filter (where w.state = 'waiting') as waiting,
-        count(*) filter (where w.state = 'waiting' and w.last_error is not null) as failing,
-        coalesce(extract(epoch from clock_timestamp() - min(w.queued_at) filter (where w.state = 'queued')), 0)::double precision
-          as "oldestSeconds",
-        (select count(*) from syncsets.workers k where k.controller = c.name and k.expires_at > clock_timestamp()) as workers
-      from syncsets.controllers c left join syncsets.work w on w.controller = c.name group by c.name`,
+    text: `select c.name,
+        (select count(*) from (select from syncsets.work w where w.controller = c.name and w.state = 'queued' limit $2) q) as queued,
+        (select count(*) from (select from syncsets.work w where w.controller = c.name and w.state = 'claimed' limit $2) q) as claimed,
+        (select count(*) from (select from syncsets.work w where w.controller = c.name and w.state = 'waiting' limit $2) q) as waiting,
+        (select count(*) from (select from syncsets.work w where w.controller = c.name and w.state = 'waiting'
+          and w.last_error is not null limit $2) q) as failing,
+        coalesce(extract(epoch from clock_timestamp() - (select w.queued_at from syncsets.work w where w.controller = c.name
+          and w.state = 'queued' order by w.queued_at limit 1)), 0)::double precision as "oldestSeconds",
+        (select count(*) from syncsets.workers k where k.controller = c.name and k.expires_at > clock_timestamp()) as workers,
+        (select coalesce(jsonb_agg(jsonb_build_object('type', m.type, 'behind', greatest(t.version - m.version, 0),
+            'attempts', m.attempts, 'lastError', m.last_error,
+            'notBefore', case when m.not_before > clock_timestamp() then syncsets.rfc3339(m.not_before) end) order by m.type), '[]')
+          from syncsets.maps m join syncsets.types t on t.type = m.type where m.controller = c.name) as maps
+      from syncsets.controllers c where $1::text is null or c.name = $1`,
+    values: [controller ?? null, limit],
   });
   return new Map(rows.map(({ name, ...summary }) => [name, summary]));
 }

@@ -41,6 +41,7 @@ export {
   listControllers,
   registerController,
   summarizeWork,
+  type MapSummary,
   type Registration,
   type WorkSummary,
 } from './controllers.js';
