@@ -3,7 +3,7 @@ import type { Bus } from '../bus/index.js';
 import { summarizeWork, type Database } from '../db/index.js';
 
 /** Keys of a controller and a state that are counted for a scrape: more than any autoscaler asks for. */
-const countedForMetrics = 10_000;
+const counted = 10_000;
 
 /** The metrics of one API process. */
 export class Metrics {
@@ -15,6 +15,7 @@ export class Metrics {
     buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5],
     registers: [this.#registry],
   });
+  readonly #countWork: () => Promise<void>;
   readonly #errors = new Counter({
     name: 'apiserver_metrics_errors_total',
     help: 'Times that the work in the database could not be counted for /metrics',
@@ -52,43 +53,29 @@ export class Metrics {
         for (const type of types) this.set({ type }, bus.leads(`relay:${type}`) ? 1 : 0);
       },
     });
-    const errors = this.#errors;
-    const age = new Gauge({
-      name: 'workqueue_oldest_age_seconds',
-      help: 'Time that the oldest queued key has waited',
-      labelNames: ['name'],
-      registers,
-    });
-    const failing = new Gauge({
-      name: 'workqueue_failing',
-      help: `Waiting keys whose last run failed, counted up to ${countedForMetrics}`,
-      labelNames: ['name'],
-      registers,
-    });
-    const mapFailing = new Gauge({
-      name: 'workqueue_map_failing',
-      help: '1 where the changes of a watched type could not be turned into keys at the last attempt',
-      labelNames: ['name', 'type'],
-      registers,
-    });
-    new Gauge({
-      name: 'workqueue_depth',
-      help: `Keys that wait for a worker, counted up to ${countedForMetrics}`,
-      labelNames: ['name'],
-      registers,
-      async collect() {
-        // A database that is away must not take the other metrics along.
-        const summaries = await summarizeWork(database, { limit: countedForMetrics }).catch(() => undefined);
-        if (!summaries) errors.inc();
-        for (const gauge of [this, age, failing, mapFailing]) gauge.reset();
-        for (const [name, work] of summaries ?? []) {
-          this.set({ name }, work.queued);
-          age.set({ name }, work.oldestSeconds);
-          failing.set({ name }, work.failing);
-          for (const map of work.maps) mapFailing.set({ name, type: map.type }, map.lastError === null ? 0 : 1);
-        }
-      },
-    });
+    const gauge = (name: string, help: string, labelNames = ['name']) =>
+      new Gauge({ name, help, labelNames, registers });
+    const depth = gauge('workqueue_depth', `Keys that wait for a worker, counted up to ${counted}`);
+    const age = gauge('workqueue_oldest_age_seconds', 'Time that the oldest queued key has waited');
+    const failing = gauge('workqueue_failing', `Waiting keys whose last run failed, counted up to ${counted}`);
+    const mapFailing = gauge(
+      'workqueue_map_failing',
+      '1 where the changes of a watched type could not be turned into keys at the last attempt',
+      ['name', 'type'],
+    );
+    // Before the gauges are read, which are all read at once: one that counts for others would come too late for them.
+    this.#countWork = async () => {
+      // A database that is away must not take the other metrics along.
+      const summaries = await summarizeWork(database, { limit: counted }).catch(() => undefined);
+      if (!summaries) this.#errors.inc();
+      for (const one of [depth, age, failing, mapFailing]) one.reset();
+      for (const [name, work] of summaries ?? []) {
+        depth.set({ name }, work.queued);
+        age.set({ name }, work.oldestSeconds);
+        failing.set({ name }, work.failing);
+        for (const { type, lastError } of work.maps) mapFailing.set({ name, type }, lastError === null ? 0 : 1);
+      }
+    };
   }
 
   request(verb: string, code: number, seconds: number): void {
@@ -99,7 +86,8 @@ export class Metrics {
     return this.#registry.contentType;
   }
 
-  text(): Promise<string> {
+  async text(): Promise<string> {
+    await this.#countWork();
     return this.#registry.metrics();
   }
 }
