@@ -19,6 +19,7 @@ export function changedParts(type: TypeDefinition, differing: Set<string>): Chan
   if (own) parts.push('spec');
   if (metadataFields.some(field => differing.has(field))) parts.push('metadata');
   if (differing.has('status')) parts.push('status');
+  if (differing.has('owners')) parts.push('owners');
   return parts;
 }
 

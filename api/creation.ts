@@ -50,7 +50,7 @@ export async function prepareCreation(creation: Creation, { secrets, admit }: Wo
       object: json,
       labels: labelsOf(masked),
       sealed,
-      changed: ['spec'],
+      changed: Array.isArray(input['owners']) && input['owners'].length > 0 ? ['spec', 'owners'] : ['spec'],
       ...author,
     },
     answer: ({ version, stamp, object }) => {

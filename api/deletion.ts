@@ -1,14 +1,30 @@
+import type { ChangedPart } from '../db/index.js';
 import { formerValues } from './changes.js';
 import { notFound } from './errors.js';
 import { asObject, finalizersOf, generationOf, labelsOf, without } from './fields.js';
 import { stringifyJson } from './json.js';
-import { authorship, sized, unchanged, type Deletion, type Prepared, type Workshop } from './operation.js';
+import {
+  authorship,
+  sized,
+  unchanged,
+  type Deletion,
+  type Prepared,
+  type Propagation,
+  type Workshop,
+} from './operation.js';
 import { demand } from './preconditions.js';
 import { describe } from './refusals.js';
 
-/** Makes the deletion of an object ready, or its mark while it has finalizers. Throws NotFound, Conflict, Forbidden. */
+/** The finalizers with which the garbage collector holds an owner until it has dealt with the dependents. */
+export const collectorFinalizers = ['foreground', 'orphan'];
+
+/**
+ * Makes the deletion of an object ready, or its mark while it has finalizers. A propagation that needs the garbage collector
+ * puts its finalizer on; asked again with another one while the object waits, that one holds from then on. Throws NotFound,
+ * Conflict, Forbidden.
+ */
 export async function prepareDeletion(deletion: Deletion, { read }: Workshop): Promise<Prepared> {
-  const { type, key, preconditions, writer } = deletion;
+  const { type, key, preconditions, writer, propagation } = deletion;
   const stored = await read(type.type, key);
   if (!stored) throw notFound(describe(type, key));
   const previous = asObject(stored);
@@ -16,7 +32,12 @@ export async function prepareDeletion(deletion: Deletion, { read }: Workshop): P
   const author = authorship(type, key, writer);
   const mayRetry: Prepared['mayRetry'] = outcome =>
     outcome === 'conflict' && preconditions.resourceVersion === undefined;
-  if (finalizersOf(previous).length === 0) {
+  const former = finalizersOf(previous);
+  const finalizers = withPropagation(former, propagation);
+  const marked = previous['deletedAt'] !== undefined;
+  const turned = finalizers.join() !== former.join();
+  const changed: ChangedPart[] = ['deletion', ...(turned ? (['metadata'] as const) : []), 'owners'];
+  if (finalizers.length === 0) {
     return {
       type,
       key,
@@ -25,7 +46,7 @@ export async function prepareDeletion(deletion: Deletion, { read }: Workshop): P
         ...key,
         expect: stored.version,
         before: formerValues(previous, []),
-        changed: ['deletion'],
+        changed,
         ...author,
       },
       answer: ({ version }) => ({
@@ -37,9 +58,9 @@ export async function prepareDeletion(deletion: Deletion, { read }: Workshop): P
       mayRetry,
     };
   }
-  if (previous['deletedAt'] !== undefined)
-    return { type, key, answer: () => unchanged(stored), warnings: [], mayRetry };
-  const generation = generationOf(previous) + 1;
+  if (marked && !turned) return { type, key, answer: () => unchanged(stored), warnings: [], mayRetry };
+  const generation = generationOf(previous) + (marked ? 0 : 1);
+  const next = { ...previous, generation, finalizers };
   return {
     type,
     key,
@@ -47,12 +68,16 @@ export async function prepareDeletion(deletion: Deletion, { read }: Workshop): P
       op: 'update',
       ...key,
       expect: stored.version,
-      object: sized(without({ ...previous, generation }, ['updatedAt'])),
+      object: sized(without(next, ['updatedAt'])),
       labels: labelsOf(previous),
       keepSealed: true,
-      deleting: true,
-      before: formerValues(previous, ['updatedAt', 'generation', 'deletedAt']),
-      changed: ['deletion'],
+      deleting: !marked,
+      before: formerValues(previous, [
+        'updatedAt',
+        ...(marked ? [] : ['generation', 'deletedAt']),
+        ...(turned ? ['finalizers'] : []),
+      ]),
+      changed,
       ...author,
     },
     answer: ({ version, stamp, object }) => ({
@@ -60,10 +85,9 @@ export async function prepareDeletion(deletion: Deletion, { read }: Workshop): P
       json:
         object ??
         stringifyJson({
-          ...previous,
-          generation,
+          ...next,
           updatedAt: stamp,
-          deletedAt: stamp,
+          ...(marked ? {} : { deletedAt: stamp }),
           resourceVersion: String(version),
         }),
       version: String(version),
@@ -71,4 +95,12 @@ export async function prepareDeletion(deletion: Deletion, { read }: Workshop): P
     warnings: [],
     mayRetry,
   };
+}
+
+function withPropagation(finalizers: string[], propagation: Propagation | undefined): string[] {
+  if (propagation === undefined) return finalizers;
+  const own = { Background: [], Foreground: ['foreground'], Orphan: ['orphan'] }[propagation];
+  const others = finalizers.filter(one => !collectorFinalizers.includes(one));
+  const same = finalizers.filter(one => collectorFinalizers.includes(one)).join() === own.join();
+  return same ? finalizers : [...others, ...own];
 }

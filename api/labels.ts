@@ -1,3 +1,4 @@
+import { types } from '../build/types.js';
 import type { ErrorDetail } from './errors.js';
 import { isObject, type JsonObject } from './json.js';
 import { check, type FieldError } from './validation.js';
@@ -113,11 +114,17 @@ function checkOwners(owners: JsonObject[], namespace: unknown): ErrorDetail[] {
     const path = `owners[${i}]`;
     if (seen.size === seen.add(owner['uid']).size) errors.push({ path: `${path}.uid`, message: 'is there twice' });
     if (owner['uid'] === '') errors.push({ path: `${path}.uid`, message: 'must not be empty' });
-    if (!/^[a-z]+$/.test(String(owner['type']))) {
-      errors.push({ path: `${path}.type`, message: 'must be the plural name of a type, for example clusters' });
-    }
-    const foreign = owner['namespace'] !== undefined && owner['namespace'] !== (namespace ?? '');
-    if (foreign)
+    const type = types.find(one => one.type === owner['type']);
+    if (type === undefined) {
+      errors.push({ path: `${path}.type`, message: `is no type; there are ${types.map(one => one.type).join(', ')}` });
+    } else if (!type.namespaced && owner['namespace'] !== undefined) {
+      errors.push({ path: `${path}.namespace`, message: `must be left out: ${type.type} are cluster-wide` });
+    } else if (type.namespaced && (namespace ?? '') === '') {
+      errors.push({
+        path: `${path}.type`,
+        message: `must be a cluster-wide type, as the object is: ${type.type} have a namespace`,
+      });
+    } else if (owner['namespace'] !== undefined && owner['namespace'] !== namespace)
       errors.push({
         path: `${path}.namespace`,
         message: 'must be the namespace of the object; owners in other namespaces are not possible',

@@ -31,9 +31,14 @@ export class Objects {
     this.#secrets = options.secrets;
   }
 
+  /** The stored object, if there is one. */
+  find(type: TypeDefinition, key: Key): Promise<StoredObject | undefined> {
+    return this.#store.read(type.type, key);
+  }
+
   /** The stored object. Throws NotFound. */
   async read(type: TypeDefinition, key: Key): Promise<StoredObject> {
-    const stored = await this.#store.read(type.type, key);
+    const stored = await this.find(type, key);
     if (!stored) throw notFound(describe(type, key));
     return stored;
   }
@@ -57,7 +62,7 @@ export class Objects {
       if (!item) {
         const { claim } = operation.writer;
         if (claim && !(await isHeld(this.#database, claim))) throw lostClaim();
-        return { ...prepared.answer({ version: 0, stamp: '' }), warnings };
+        return { ...prepared.answer({ version: 0, stamp: '' }), warnings, stored: false };
       }
       const result = operation.dryRun
         ? await this.#store.rehearse(type.type, item)
@@ -65,7 +70,7 @@ export class Objects {
       if (result.outcome === 'ok') {
         // No version that a later write will have: a client that keeps it would take that write's state for this one.
         const shown = operation.dryRun ? { version: item.expect ?? 0, stamp: result.stamp } : result;
-        return { ...prepared.answer(shown), warnings };
+        return { ...prepared.answer(shown), warnings, stored: true };
       }
       if (attempt >= attempts || !prepared.mayRetry(result.outcome)) throw refused(type, key, result);
     }

@@ -41,10 +41,18 @@ export interface Change extends Common {
   preconditions: Preconditions;
 }
 
+/**
+ * What becomes of the objects that a deleted one owns: they go after it (Background), before it (Foreground), or stay without
+ * it (Orphan).
+ */
+export type Propagation = 'Background' | 'Foreground' | 'Orphan';
+
 /** Deletes an object, or marks it as being deleted while it has finalizers. */
 export interface Deletion extends Common {
   verb: 'delete';
   key: Key;
+  /** What becomes of its dependents. Default: what its finalizers say, else Background. */
+  propagation?: Propagation;
   preconditions: Preconditions;
 }
 
@@ -60,6 +68,8 @@ export interface Answer {
 /** An answer with what the rules of the type have to say beside it. */
 export interface Outcome extends Answer {
   warnings: string[];
+  /** Whether something was stored, or would have been but for a dry run; false: the object was as wanted already. */
+  stored: boolean;
 }
 
 /** A write made ready: computed from a version that was read, validated and compared with it, but not stored. */

@@ -2,6 +2,7 @@ import type { Bus } from '../bus/index.js';
 import type { Database, Log, ObjectStore } from '../db/index.js';
 import type { Claims } from './claims.js';
 import { ApiError } from './errors.js';
+import type { Garbage } from './garbage.js';
 import type { Idempotency } from './idempotency.js';
 import type { Objects } from './objects.js';
 import type { Secrets } from './secrets.js';
@@ -20,6 +21,7 @@ export interface Platform {
   idempotency: Idempotency;
   watches: Watches;
   claims: Claims;
+  garbage: Garbage;
   bus: Bus;
   log: Log;
 }

@@ -71,6 +71,39 @@ export interface DeleteQuery extends WriteQuery {
   resourceVersion?: string;
   /** Only if this is the object's uid, else 409. */
   uid?: string;
+  /**
+   * What becomes of the objects that name this one as their owner. `Background`: they are deleted after it. `Foreground`: it
+   * stays, with the finalizer `foreground`, until those with `blockOwnerDeletion` are gone. `Orphan`: they stay and lose this
+   * owner; it stays, with the finalizer `orphan`, until they have. Left out: as such a finalizer on the object says, else
+   * `Background`. An object that another owner needs stays in any case, without this owner.
+   */
+  propagationPolicy?: 'Background' | 'Foreground' | 'Orphan';
+}
+
+/** Which objects of a type to delete: those that match all that is given, of which something must be. */
+export interface DeleteCollectionQuery extends WriteQuery {
+  /** Only objects of this namespace. Left out: of all namespaces. */
+  namespace?: string;
+  /** Only objects whose labels match, as for lists. */
+  labelSelector?: string;
+  /** Only objects with these field values, as for lists. */
+  fieldSelector?: string;
+  /** Only objects that name an owner with this uid. */
+  ownerUid?: string;
+  /** `true` deletes all objects, of the namespace if one is given; then there is no selector. */
+  all?: boolean;
+  /** What becomes of the objects that they own, as for a single DELETE. */
+  propagationPolicy?: 'Background' | 'Foreground' | 'Orphan';
+}
+
+/** How many objects were deleted. */
+export interface DeletionCount {
+  /**
+   * Objects that are gone, or marked with `deletedAt` because of their finalizers. Those marked before do not count, nor do
+   * those that came while the request was under way.
+   * @isInt
+   */
+  count: number;
 }
 
 /** No query parameter. */

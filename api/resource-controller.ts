@@ -1,6 +1,7 @@
 import { Controller } from '@tsoa/runtime';
 import type { Request, Response } from 'express';
 import { isHeld, listNotices, recordNotice, type Key } from '../db/index.js';
+import { removeCollection } from './collection-removal.js';
 import { ApiError } from './errors.js';
 import { send, sendOutcome } from './answers.js';
 import { checkInput } from './input.js';
@@ -11,7 +12,7 @@ import type { NoticeInput } from './notice.js';
 import type { Change, Deletion, Writer } from './operation.js';
 import type { Platform } from './platform.js';
 import type { Preconditions } from './preconditions.js';
-import type { DeleteQuery, ListQuery, WriteQuery } from './queries.js';
+import type { DeleteCollectionQuery, DeleteQuery, ListQuery, WriteQuery } from './queries.js';
 import { lostClaim, refuse, refuseForeignKey } from './refusals.js';
 import { readClaimToken } from './tokens.js';
 import type { TypeDefinition } from './type-definition.js';
@@ -85,8 +86,38 @@ export abstract class ResourceController extends Controller {
   }
 
   protected async deleteObject(request: Request, key: Key, query: DeleteQuery): Promise<void> {
-    const { uid, resourceVersion = preconditionsOf(request).resourceVersion } = query;
-    await this.#carryOut(request, { verb: 'delete', key, preconditions: { uid, resourceVersion } }, query);
+    const { uid, resourceVersion = preconditionsOf(request).resourceVersion, propagationPolicy: propagation } = query;
+    const preconditions = { uid, resourceVersion };
+    const how = propagation ? { propagation } : {};
+    await this.#carryOut(request, { verb: 'delete', key, preconditions, ...how }, query);
+  }
+
+  protected async deleteObjects(request: Request, query: DeleteCollectionQuery): Promise<void> {
+    const { namespace, labelSelector, fieldSelector, ownerUid, all, propagationPolicy: propagation } = query;
+    if (namespace !== undefined && !this.#type.namespaced) {
+      throw new ApiError('InvalidQuery', `namespace: ${this.#type.type} are cluster-wide; leave it out.`);
+    }
+    const selector = parseSelector(this.#type, labelSelector, fieldSelector);
+    // An empty selector selects everything: a variable that was not set must not delete all there is.
+    const selects = selector.labels.length + selector.fields.length > 0 || (ownerUid !== undefined && ownerUid !== '');
+    if (selects === (all === true)) {
+      throw new ApiError(
+        'InvalidQuery',
+        selects
+          ? 'all: is for everything; leave it out, or the selectors.'
+          : 'Say what to delete: labelSelector, fieldSelector or ownerUid, or all=true for everything.',
+      );
+    }
+    const count = await removeCollection(this.#platform, {
+      type: this.#type,
+      ...(namespace === undefined ? {} : { namespace }),
+      selector,
+      ...(ownerUid === undefined ? {} : { ownerUid }),
+      ...(propagation ? { propagation } : {}),
+      writer: writer(request),
+      dryRun: query.dryRun === 'All',
+    });
+    send(responseOf(request), 200, JSON.stringify({ count }), undefined);
   }
 
   protected replaceStatus(request: Request, key: Key, body: object, query: WriteQuery): Promise<void> {

@@ -7,6 +7,7 @@ import { FieldIndexes, ObjectStore, type Database, type Log, type TypeTable } fr
 import { types } from '../build/types.js';
 import { createApp } from './app.js';
 import { Claims } from './claims.js';
+import { Garbage } from './garbage.js';
 import { Idempotency } from './idempotency.js';
 import { Metrics } from './metrics.js';
 import { Objects } from './objects.js';
@@ -67,12 +68,15 @@ export class ApiServer {
     const ruled = ruledTypes(all);
     const store = new ObjectStore(database, { ruled, committed: (type, events) => bus.wrote(type, events) });
     const watches = new Watches({ database, tail: type => bus.tail(type) });
+    const byName = new Map(all.map(type => [type.type, type]));
+    const objects = new Objects({ database, store, secrets });
     const platform: Platform = {
-      types: new Map(all.map(type => [type.type, type])),
+      types: byName,
       ruled,
       database,
       store,
-      objects: new Objects({ database, store, secrets }),
+      objects,
+      garbage: new Garbage({ database, objects, types: byName }),
       secrets,
       idempotency: new Idempotency({ database, secrets }),
       watches,

@@ -77,7 +77,7 @@ export async function prepareChange(change: Change, { secrets, read, admit }: Wo
       labels: labelsOf(final),
       ...secretParts,
       before: formerValues(previous, former),
-      changed: gone ? [...changed, 'deletion'] : changed,
+      changed: gone ? [...changed, 'deletion', 'owners'] : changed,
       ...author,
     },
     answer: ({ version, stamp, object }) => ({

@@ -339,6 +339,6 @@ export class WorkController extends Controller {
 
 function view(registration: Registration, work: WorkSummary | undefined): ControllerView {
   const { name, type, interests, watches, claimSeconds, revision, reveal, longRunning } = registration;
-  const on = (['spec', 'metadata', 'status', 'deletion'] as const).filter(part => interests.includes(part));
+  const on = (['spec', 'metadata', 'status', 'deletion', 'owners'] as const).filter(part => interests.includes(part));
   return { name, type, on, watches, claimSeconds, revision, reveal, longRunning, ...(work ?? noWork) };
 }

@@ -5,10 +5,11 @@ export interface ControllerInput {
   /** The type whose objects are its keys; `*` for all types. */
   type: string;
   /**
-   * Which parts of a change make a key: `spec`, `metadata`, `status`, `deletion`. Left out: all but `status`.
+   * Which parts of a change make a key: `spec`, `metadata`, `status`, `deletion`, `owners` (the object came with owners, they
+   * changed, or it is being deleted or gone). Left out: `spec`, `metadata` and `deletion`.
    * @uniqueItems
    */
-  on?: ('spec' | 'metadata' | 'status' | 'deletion')[];
+  on?: ('spec' | 'metadata' | 'status' | 'deletion' | 'owners')[];
   /**
    * Other types whose changes it maps to keys of its own.
    * @uniqueItems

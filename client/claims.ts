@@ -1,7 +1,7 @@
 import type { Resource } from './resource.js';
 
 /** Which parts of a change make work. */
-export type Interest = 'spec' | 'metadata' | 'status' | 'deletion';
+export type Interest = 'spec' | 'metadata' | 'status' | 'deletion' | 'owners';
 
 /** What a controller reconciles and what else it watches; the answer of the server says more. */
 export interface Registration {

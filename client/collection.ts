@@ -52,12 +52,39 @@ export interface Page<T> {
   remainingItemCount?: number;
 }
 
+/**
+ * What becomes of the objects that a deleted one owns: they are deleted after it (`Background`), or before it as far as they
+ * say `blockOwnerDeletion` (`Foreground`), or stay without it (`Orphan`).
+ */
+export type PropagationPolicy = 'Background' | 'Foreground' | 'Orphan';
+
 /** Which state of which object a write is meant for; otherwise it throws `Conflict`. */
 export interface Preconditions {
   /** Only this very object, not one that has taken its name. */
   uid?: string;
   /** Only in this version. */
   resourceVersion?: string;
+}
+
+/** Which state of which object to delete, and how. */
+export interface RemoveOptions extends Preconditions {
+  /** Default: what its finalizers say, else `Background`. */
+  propagationPolicy?: PropagationPolicy;
+}
+
+/** Which objects to delete: those that match all that is given. */
+export interface RemoveAllOptions {
+  namespace?: string;
+  /** `env=prod,tier in (web,db),!legacy`. */
+  labelSelector?: string;
+  /** `name=cluster1`. */
+  fieldSelector?: string;
+  /** Objects that name an owner with this uid. */
+  ownerUid?: string;
+  /** In place of selectors: all there are. */
+  all?: boolean;
+  /** What becomes of the objects that they own. Default: what their finalizers say, else `Background`. */
+  propagationPolicy?: PropagationPolicy;
 }
 
 /** What clients set around the own fields of an object. */
@@ -261,10 +288,22 @@ export class Collection<T extends Resource, Input extends object> {
    * Deletes an object and returns its last state; with finalizers it stays, marked `deletedAt`, until the last is removed.
    *
    * @example
-   * await client.clusters.remove(cluster, { uid: cluster.uid });
+   * await client.clusters.remove(cluster, { uid: cluster.uid, propagationPolicy: 'Foreground' });
    */
-  remove(key: Key, { uid, resourceVersion }: Preconditions = {}, options?: CallOptions): Promise<T> {
-    return this.service(options).delete({ ...this.keyOf(key), uid, resourceVersion });
+  remove(key: Key, query: RemoveOptions = {}, options?: CallOptions): Promise<T> {
+    const { uid, resourceVersion, propagationPolicy } = query;
+    return this.service(options).delete({ ...this.keyOf(key), uid, resourceVersion, propagationPolicy });
+  }
+
+  /**
+   * Deletes all objects that match and returns how many; those with finalizers stay, marked `deletedAt`. Needs a selector,
+   * `ownerUid`, or `all: true`. A call that fails may have deleted some; call it again.
+   *
+   * @example
+   * const count = await client.clusters.removeAll({ labelSelector: 'env=test' });
+   */
+  async removeAll(query: RemoveAllOptions, options?: CallOptions): Promise<number> {
+    return (await this.service(options).deleteAll(query)).count;
   }
 
   /**

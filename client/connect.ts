@@ -1,4 +1,5 @@
 import { Broker, type Log } from './broker.js';
+import { Garbage } from './garbage.js';
 import type { CallOptions, Collection } from './collection.js';
 import { GeneratedClient } from './generated/index.js';
 import type { Resource } from './resource.js';
@@ -59,6 +60,8 @@ export type Collections = { readonly [Type in keyof Kinds]: CollectionOf<Generat
 export interface Client extends Collections {
   /** Work of controllers, call by call; the runtime (`syncsets/controllers`) does all this by itself. */
   readonly controllers: Controllers;
+  /** What owners leave behind. */
+  readonly garbage: Garbage;
   /** RabbitMQ; undefined when the client was connected without `amqpUrl`. */
   readonly broker: Broker | undefined;
   /**
@@ -113,6 +116,10 @@ class PlatformClient {
     this.#transport = transport;
     this.#options = options;
     this.controllers = new Controllers(transport);
+  }
+
+  get garbage(): Garbage {
+    return new Garbage(this.#transport, this.#options);
   }
 
   collection(type: string): FullCollection<Resource, object> {

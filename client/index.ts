@@ -26,10 +26,14 @@ export type {
   Page,
   Part,
   Preconditions,
+  PropagationPolicy,
+  RemoveAllOptions,
+  RemoveOptions,
 } from './collection.js';
 export { connect, type Client, type Collections, type ConnectOptions, type Kinds } from './connect.js';
 export { ConnectionError, isPlatformError, PlatformError, type ErrorDetail } from './errors.js';
 export { events, type EventsOptions } from './events.js';
+export type { Garbage } from './garbage.js';
 // Not by name: a type that is added brings its own.
 export type * from './generated/index.js';
 export type { Bookmark, WatchEvent } from './replay.js';

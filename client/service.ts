@@ -1,4 +1,13 @@
-import type { CallOptions, FieldsOption, JsonPatchOperation, ListOptions, Page, Preconditions } from './collection.js';
+import type {
+  CallOptions,
+  FieldsOption,
+  JsonPatchOperation,
+  ListOptions,
+  Page,
+  Preconditions,
+  RemoveAllOptions,
+  RemoveOptions,
+} from './collection.js';
 import type { ApiRequestOptions, Notice, Revealed, Transport as GeneratedTransport } from './generated/index.js';
 import type { Resource } from './resource.js';
 import type { Call, Transport } from './transport.js';
@@ -10,7 +19,8 @@ export interface Service<T, Input> {
   read(call: ServiceKey): Promise<T>;
   replace(call: ServiceKey & { body: Input }): Promise<T>;
   patch(call: PatchCall): Promise<T>;
-  delete(call: ServiceKey & Preconditions): Promise<T>;
+  delete(call: ServiceKey & RemoveOptions): Promise<T>;
+  deleteAll(call: RemoveAllOptions): Promise<{ count: number }>;
   replaceMetadata(call: ServiceKey & { body: object }): Promise<T>;
   patchMetadata(call: PatchCall): Promise<T>;
   listNotices(call: ServiceKey): Promise<{ items: Notice[] }>;
@@ -94,6 +104,10 @@ export class UntypedService implements Service<Resource, object> {
 
   delete({ namespace, name, ...query }: ServiceKey & Preconditions): Promise<Resource> {
     return this.#send('DELETE', { namespace, name }, '', { query });
+  }
+
+  deleteAll(query: RemoveAllOptions): Promise<{ count: number }> {
+    return this.#send('DELETE', {}, '', { query: { ...query } });
   }
 
   listNotices(key: ServiceKey): ReturnType<Service<Resource, object>['listNotices']> {

@@ -1,4 +1,5 @@
 import { clusterHealth } from './clusterhealth/clusterhealth.js';
+import { garbageCollector } from './garbagecollector/garbagecollector.js';
 import type { Log } from './runtime/log.js';
 import { Runtime } from './runtime/runtime.js';
 
@@ -25,7 +26,7 @@ export interface ControllersSettings {
  * the work in hand.
  */
 export function startControllers(settings: ControllersSettings): { start(): Promise<void>; stop(): Promise<void> } {
-  return new Runtime([clusterHealth], {
+  return new Runtime([clusterHealth, garbageCollector()], {
     url: settings.apiUrl,
     token: settings.apiToken,
     caFile: settings.apiCaFile,

@@ -22,7 +22,7 @@ export interface AnswerReference {
 }
 
 /** What a change touched; controllers say which of these interest them. */
-export type ChangedPart = 'spec' | 'metadata' | 'status' | 'deletion';
+export type ChangedPart = 'spec' | 'metadata' | 'status' | 'deletion' | 'owners';
 
 /** One write of an object. JSON travels as text: it is parsed once, by Postgres. */
 export interface WriteItem extends Key {

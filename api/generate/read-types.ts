@@ -26,7 +26,7 @@ const sharedFiles = ['api/resource.ts', 'api/queries.ts', 'api/notice.ts'];
 
 // Routes and tables of the platform itself. A type of such a name would shadow them, or be shadowed.
 const routeWords =
-  'batch,checkpoints,claims,controllers,docs,events,healthz,import,kube,metadata,metrics,namespaces,notices,objects,openapi,readyz,reveal,status,types,watch,work'.split(
+  'batch,checkpoints,claims,controllers,docs,events,garbage,healthz,import,kube,metadata,metrics,namespaces,notices,objects,openapi,readyz,reveal,status,types,watch,work'.split(
     ',',
   );
 

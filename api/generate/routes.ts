@@ -121,6 +121,17 @@ function drafts({ type, kind, namespaced, status, fields }: TypeModel): Draft[] 
     },
     {
       method: 'Delete',
+      path: '',
+      name: 'deleteAll',
+      call: 'deleteObjects',
+      summary: `Delete all ${type} that match`,
+      description:
+        'Each as a single DELETE would: finalizers hold it. Something must be said of what to delete: a selector, `ownerUid`, or `all=true`. Objects are deleted some hundred at a time, so a request that fails or is cut may have deleted some; repeat it.',
+      query: 'DeleteCollectionQuery',
+      returns: 'DeletionCount',
+    },
+    {
+      method: 'Delete',
       path: object,
       name: 'delete',
       call: 'deleteObject',

@@ -77,7 +77,7 @@ import type express from 'express';
 import type { ErrorBody } from '../../api/errors.js';
 import type { Notice, NoticeInput, NoticeList } from '../../api/notice.js';
 import type { Platform } from '../../api/platform.js';
-import type { ${queries.join(', ')} } from '../../api/queries.js';
+import type { DeletionCount, ${queries.join(', ')} } from '../../api/queries.js';
 import type { Revealed } from '../../api/resource.js';
 import { ResourceController } from '../../api/resource-controller.js';
 import type { ${kind} } from '../../api/types/${type.type}.js';

@@ -1,0 +1,288 @@
+import { dependents, ownerStates, type Database, type Dependent, type Key, type OwnerState } from '../db/index.js';
+import { removalPage, unlessGone } from './collection-removal.js';
+import { ApiError } from './errors.js';
+import { finalizersOf } from './fields.js';
+import { isObject } from './json.js';
+import type { Objects } from './objects.js';
+import type { Deletion, Change, Writer } from './operation.js';
+import type { TypeDefinition } from './type-definition.js';
+
+/** An object by its type and key; it may be gone. */
+export interface Place {
+  type: TypeDefinition;
+  key: Key;
+}
+
+/** What a collection did. */
+export interface Collected {
+  /** Objects that were deleted or marked, because no owner of theirs is left. */
+  deleted: number;
+  /** Objects that stay, without owners that are gone. */
+  released: number;
+  /** For each place whether it still waits for dependents. */
+  waiting: boolean[];
+}
+
+type Counts = Omit<Collected, 'waiting'>;
+
+/** An owner as its dependent names it. */
+interface Reference {
+  type: string;
+  namespace: string;
+  name: string;
+  uid: string;
+  block: boolean;
+  raw: unknown;
+}
+
+/** solid: it is there. waiting: it goes once its dependents are gone. leaving: it goes and its dependents stay. */
+type Standing = 'solid' | 'waiting' | 'leaving' | 'absent';
+
+type Item = Dependent & { type: TypeDefinition };
+
+/** Looks at what others change while it is looked at; after that it is left for the next call. */
+const attempts = 5;
+/** Levels of owners that are looked at for a cycle, and owners altogether. */
+const deepest = 64;
+const mostAncestors = 1_000;
+
+/**
+ * Brings objects and their dependents to what their owners say, whatever has happened before: the rules are those of
+ * Kubernetes' garbage collector. It looks at the present state only, so it may be asked any time, by several at once, and again.
+ */
+export class Garbage {
+  readonly #database: Database;
+  readonly #objects: Objects;
+  readonly #types: Map<string, TypeDefinition>;
+
+  constructor(options: { database: Database; objects: Objects; types: Map<string, TypeDefinition> }) {
+    this.#database = options.database;
+    this.#objects = options.objects;
+    this.#types = options.types;
+  }
+
+  /** Looks after the objects at some places, and after all objects that name one of them as an owner. */
+  async collect(places: Place[], writer: Writer): Promise<Collected> {
+    const collected = { deleted: 0, released: 0 };
+    for (let attempt = 1; ; attempt++) {
+      const changed = await this.#collect(places, writer, collected);
+      if (changed && attempt < attempts) continue;
+      const waiting: boolean[] = [];
+      for (const { type, key } of places) waiting.push((await this.#finish(type, key, writer)) || changed);
+      return { ...collected, waiting };
+    }
+  }
+
+  /** One look at places and dependents; true: some objects were changed by others meanwhile. */
+  async #collect(places: Place[], writer: Writer, collected: Counts): Promise<boolean> {
+    const before = await this.#states(places.map(({ type, key }) => ({ type: type.type, ...key })));
+    const own = places.flatMap(place => {
+      const state = before.get(placeOf({ type: place.type.type, ...place.key }));
+      return state && referencesOf(this.#types, place.type, state).length > 0 ? [{ ...state, type: place.type }] : [];
+    });
+    let changed = await this.#settle(own, writer, collected);
+    const wanted = new Set(places.map(({ type, key }) => placeOf({ type: type.type, ...key })));
+    const names = [...new Set(places.map(({ key }) => key.name))];
+    for (const type of this.#types.values()) {
+      let after: Key | undefined;
+      do {
+        const page = await dependents(this.#database, type.type, names, after, removalPage);
+        after = page.at(-1);
+        const items = page
+          .map(one => ({ ...one, type }))
+          .filter(one => referencesOf(this.#types, type, one).some(reference => wanted.has(placeOf(reference))));
+        if (await this.#settle(items, writer, collected)) changed = true;
+      } while (after !== undefined);
+    }
+    return changed;
+  }
+
+  /** Deletes objects that no owner holds, and takes from the others the owners that are gone. */
+  async #settle(items: Item[], writer: Writer, collected: Counts): Promise<boolean> {
+    if (items.length === 0) return false;
+    const references = items.map(item => referencesOf(this.#types, item.type, item));
+    const states = await this.#states(references.flat());
+    const orphaned: { item: Item; owners: unknown[] }[] = [];
+    const doomed: { item: Item; foreground: boolean }[] = [];
+    for (const [at, item] of items.entries()) {
+      const all = references[at] ?? [];
+      const standing = all.map(reference => standingOf(reference, states.get(placeOf(reference))));
+      const keeps = standing.includes('solid') || standing.includes('leaving');
+      if (keeps) {
+        const kept = all.filter((_, i) => standing[i] === 'solid');
+        if (kept.length < all.length) orphaned.push({ item, owners: kept.map(({ raw }) => raw) });
+      } else if (!item.deleting) doomed.push({ item, foreground: standing.includes('waiting') });
+    }
+    // An owner that waits wants to see the dependents of its dependents gone as well, where there are any.
+    const owning = await this.#owning(doomed.filter(({ foreground }) => foreground).map(({ item }) => item));
+    const deletions = doomed.map(({ item, foreground }) =>
+      this.#carryOut(item, writer, {
+        verb: 'delete',
+        ...(foreground && owning.has(item.uid) ? { propagation: 'Foreground' } : {}),
+      }),
+    );
+    const releases = orphaned.map(({ item, owners }) =>
+      this.#carryOut(item, writer, {
+        verb: 'patch',
+        subresource: 'metadata',
+        body: { owners: owners.length > 0 ? owners : null },
+      }),
+    );
+    const [deleted, released] = await Promise.all([Promise.all(deletions), Promise.all(releases)]);
+    collected.deleted += deleted.filter(outcome => outcome === 'stored').length;
+    collected.released += released.filter(outcome => outcome === 'stored').length;
+    return [...deleted, ...released].includes('changed');
+  }
+
+  /** Writes an object in the version that was looked at: an owner that it has got meanwhile must not be overlooked. */
+  async #carryOut(
+    { type, uid, version, ...item }: Item,
+    writer: Writer,
+    operation: Pick<Deletion, 'verb' | 'propagation'> | Pick<Change, 'verb' | 'subresource' | 'body'>,
+  ): Promise<'stored' | 'changed' | 'as it was'> {
+    const key = keyOf(item);
+    const preconditions = { uid, resourceVersion: String(version) };
+    try {
+      const answer = await unlessGone(this.#objects, { type, key, uid }, () =>
+        this.#objects.carryOut({ type, key, preconditions, writer, ...operation }),
+      );
+      return answer?.stored === true ? 'stored' : 'as it was';
+    } catch (error) {
+      if (error instanceof ApiError && error.code === 'Conflict') return 'changed';
+      throw error;
+    }
+  }
+
+  /** Takes the collector's finalizer off an object that waits for nothing any more; true: it still waits. */
+  async #finish(type: TypeDefinition, key: Key, writer: Writer): Promise<boolean> {
+    const [state] = await ownerStates(this.#database, type.type, [key]);
+    if (!state?.deleting) return false;
+    const finalizers = finalizersOf({ finalizers: state.finalizers });
+    const done: string[] = [];
+    if (finalizers.includes('orphan') && !(await this.#named(state.uid, () => true))) done.push('orphan');
+    if (finalizers.includes('foreground')) {
+      let cycle: Set<string> | undefined;
+      const blocks = await this.#named(state.uid, async (reference, item) => {
+        if (!reference.block) return false;
+        cycle ??= await this.#ancestors({ ...state, type });
+        return !cycle.has(item.uid);
+      });
+      if (!blocks) done.push('foreground');
+    }
+    const waits = finalizers.some(one => (one === 'orphan' || one === 'foreground') && !done.includes(one));
+    if (done.length === 0) return waits;
+    const left = finalizers.filter(one => !done.includes(one));
+    const outcome = await this.#carryOut({ ...state, type }, writer, {
+      verb: 'patch',
+      subresource: 'metadata',
+      body: { finalizers: left },
+    });
+    return waits || outcome === 'changed';
+  }
+
+  /** Whether an object names the owner with this uid in a way that counts. */
+  async #named(
+    uid: string,
+    counts: (reference: Reference, item: Dependent) => boolean | Promise<boolean>,
+  ): Promise<boolean> {
+    for (const type of this.#types.values()) {
+      let after: Key | undefined;
+      do {
+        const page = await dependents(this.#database, type.type, [uid], after, removalPage);
+        after = page.at(-1);
+        for (const item of page)
+          for (const reference of referencesOf(this.#types, type, item))
+            if (reference.uid === uid && (await counts(reference, item))) return true;
+      } while (after !== undefined);
+    }
+    return false;
+  }
+
+  /** Those of some objects, by uid, that are named as an owner. */
+  async #owning(items: Item[]): Promise<Set<string>> {
+    const owning = new Set<string>();
+    if (items.length === 0) return owning;
+    const uids = items.map(({ uid }) => uid);
+    const wanted = new Set(uids);
+    for (const type of this.#types.values()) {
+      let after: Key | undefined;
+      do {
+        const page = await dependents(this.#database, type.type, uids, after, removalPage);
+        after = page.at(-1);
+        for (const item of page)
+          for (const { uid } of referencesOf(this.#types, type, item)) if (wanted.has(uid)) owning.add(uid);
+      } while (after !== undefined);
+    }
+    return owning;
+  }
+
+  /**
+   * The uids of the owners of an object, of their owners and so on. A dependent among them would wait for the object as the
+   * object waits for it: such a cycle is cut where the deletion began.
+   */
+  async #ancestors(item: Item): Promise<Set<string>> {
+    const found = new Set<string>();
+    let level: Item[] = [item];
+    for (let depth = 0; level.length > 0 && depth < deepest && found.size < mostAncestors; depth++) {
+      const references = level.flatMap(one => referencesOf(this.#types, one.type, one));
+      const states = await this.#states(references);
+      level = [];
+      for (const reference of references) {
+        const state = states.get(placeOf(reference));
+        const type = this.#types.get(reference.type);
+        if (!type || state?.uid !== reference.uid || found.has(state.uid)) continue;
+        found.add(state.uid);
+        level.push({ ...state, type });
+      }
+    }
+    return found;
+  }
+
+  async #states(places: { type: string; namespace: string; name: string }[]): Promise<Map<string, OwnerState>> {
+    const states = new Map<string, OwnerState>();
+    const byType = new Map<string, Map<string, Key>>();
+    for (const { type, namespace, name } of places) {
+      const keys = byType.get(type) ?? new Map<string, Key>();
+      byType.set(type, keys.set(`${namespace}/${name}`, { namespace, name }));
+    }
+    for (const [type, keys] of byType) {
+      for (const state of await ownerStates(this.#database, type, [...keys.values()]))
+        states.set(placeOf({ type, ...keyOf(state) }), state);
+    }
+    return states;
+  }
+}
+
+function standingOf({ uid }: Reference, state: OwnerState | undefined): Standing {
+  if (state?.uid !== uid) return 'absent';
+  if (!state.deleting) return 'solid';
+  const finalizers = finalizersOf({ finalizers: state.finalizers });
+  if (finalizers.includes('orphan')) return 'leaving';
+  return finalizers.includes('foreground') ? 'waiting' : 'solid';
+}
+
+/** The owners that an object names. One without a namespace lies in that of the object, unless its type is cluster-wide. */
+function referencesOf(types: Map<string, TypeDefinition>, type: TypeDefinition, item: Dependent): Reference[] {
+  if (!Array.isArray(item.owners)) return [];
+  return item.owners.filter(isObject).map(raw => {
+    const text = (field: string) => (typeof raw[field] === 'string' ? raw[field] : '');
+    const owner = types.get(text('type'));
+    const namespace = owner?.namespaced === false ? '' : text('namespace') || (type.namespaced ? item.namespace : '');
+    return {
+      type: text('type'),
+      namespace,
+      name: text('name'),
+      uid: text('uid'),
+      block: raw['blockOwnerDeletion'] === true,
+      raw,
+    };
+  });
+}
+
+function placeOf({ type, namespace, name }: { type: string; namespace: string; name: string }): string {
+  return `${type}/${namespace}/${name}`;
+}
+
+function keyOf({ namespace, name }: Key): Key {
+  return { namespace, name };
+}
