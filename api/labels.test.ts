@@ -94,10 +94,11 @@ describe('the envelope', () => {
 
   it('refuses two owners that both control, or the same owner twice', () => {
     const other = { ...owner, name: 'c2', uid: 'u2' };
-    expect(checkEnvelope({ owners: [{ ...owner, controller: true }, other] })).to.deep.equal([]);
+    expect(checkEnvelope({ namespace: 'foo', owners: [{ ...owner, controller: true }, other] })).to.deep.equal([]);
     expect(
       paths(
         checkEnvelope({
+          namespace: 'foo',
           owners: [
             { ...owner, controller: true },
             { ...other, controller: true },
@@ -105,13 +106,13 @@ describe('the envelope', () => {
         }),
       ),
     ).to.deep.equal(['owners']);
-    expect(paths(checkEnvelope({ owners: [owner, owner] }))).to.deep.equal(['owners[1].uid']);
+    expect(paths(checkEnvelope({ namespace: 'foo', owners: [owner, owner] }))).to.deep.equal(['owners[1].uid']);
   });
 
   it('refuses owners of another namespace', () => {
     const local = { ...owner, namespace: 'foo' };
     expect(checkEnvelope({ namespace: 'foo', owners: [local, { ...owner, uid: 'u2' }] })).to.deep.equal([]);
     expect(paths(checkEnvelope({ namespace: 'bar', owners: [local] }))).to.deep.equal(['owners[0].namespace']);
-    expect(paths(checkEnvelope({ owners: [local] }))).to.deep.equal(['owners[0].namespace']);
+    expect(paths(checkEnvelope({ owners: [local] }))).to.deep.equal(['owners[0].type']);
   });
 });

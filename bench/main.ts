@@ -2,6 +2,7 @@ import { cpus, loadavg, totalmem } from 'node:os';
 import { batch } from './batch.js';
 import { bulk } from './bulk.js';
 import { create } from './create.js';
+import { deletion } from './deletion.js';
 import { get } from './get.js';
 import { lists } from './lists.js';
 import { heaviest, profilesIn } from './profile.js';
@@ -20,7 +21,7 @@ import { watch } from './watch.js';
 //   DATABASE_URL       a Postgres to use, with the right to create databases; else an embedded one
 //   KUBECONFIG         an API server to compare with: its resource things.bench.syncsets.dev is made and removed
 
-const programs: Program[] = [create, batch, bulk, get, lists, watch, reconcile, start];
+const programs: Program[] = [create, batch, bulk, get, lists, deletion, watch, reconcile, start];
 
 async function main(): Promise<void> {
   const names = process.argv
