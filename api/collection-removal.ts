@@ -44,6 +44,7 @@ export async function removeCollection(
             key,
             preconditions,
             writer,
+            dryRun,
             ...(propagation ? { propagation } : {}),
           }),
         );

@@ -39,7 +39,7 @@ export async function prepareCreation(creation: Creation, { secrets, admit }: Wo
   if (admitted.object !== wanted) refuse(checkInput(type, inputOf(type, admitted.object)));
   const { masked, sealed, violations } = secrets.seal(type, uid, admitted.object, null);
   if (violations.length > 0) throw invalid(violations);
-  const json = sized(masked);
+  const json = sized(masked, sealed);
   return {
     type,
     key,
@@ -50,7 +50,7 @@ export async function prepareCreation(creation: Creation, { secrets, admit }: Wo
       object: json,
       labels: labelsOf(masked),
       sealed,
-      changed: Array.isArray(input['owners']) && input['owners'].length > 0 ? ['spec', 'owners'] : ['spec'],
+      changed: Array.isArray(masked['owners']) && masked['owners'].length > 0 ? ['spec', 'owners'] : ['spec'],
       ...author,
     },
     answer: ({ version, stamp, object }) => {

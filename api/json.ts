@@ -59,6 +59,9 @@ function parseAny(text: string): unknown {
   try {
     value = parseJson(text);
   } catch (error) {
+    // The lossless parser goes down a level of its stack for each level of the text.
+    if (error instanceof RangeError && isDeep(text))
+      throw new ApiError('Invalid', `The body is nested deeper than the limit of ${maxDepth} levels.`);
     throw new ApiError('InvalidJson', `The body is not JSON: ${describe(error, text)}`);
   }
   const violations = unstorable(value, text);

@@ -5,7 +5,7 @@ import { stringifyJson, type JsonObject } from './json.js';
 import type { admit, Applicant } from './admission.js';
 import type { JsonPatch } from './json-patch.js';
 import type { Preconditions } from './preconditions.js';
-import type { Secrets } from './secrets.js';
+import { sealedBytes, type Sealed, type Secrets } from './secrets.js';
 import type { TypeDefinition } from './type-definition.js';
 
 /** Who writes: with a claim the controller, fenced by it; without one a client. */
@@ -96,10 +96,10 @@ export interface Workshop {
 
 const maxObjectBytes = 1_500_000;
 
-/** The JSON to store of an object. Throws TooLarge. */
-export function sized(object: JsonObject): string {
+/** The JSON to store of an object, whose secret values count as well. Throws TooLarge. */
+export function sized(object: JsonObject, sealed: Sealed | null = null): string {
   const json = stringifyJson(without(object, ['resourceVersion']));
-  const bytes = Buffer.byteLength(json);
+  const bytes = Buffer.byteLength(json) + sealedBytes(sealed);
   if (bytes > maxObjectBytes)
     throw new ApiError('TooLarge', `The object has ${bytes} bytes, the limit is ${maxObjectBytes}.`);
   return json;

@@ -201,6 +201,17 @@ export class Secrets {
   }
 }
 
+/** The bytes of the values of an object in clear, about. */
+export function sealedBytes(sealed: Sealed | null): number {
+  const one = (value: SealedValue) => Math.max(0, Math.floor((value.c.length * 3) / 4) - 28);
+  let bytes = 0;
+  for (const value of Object.values(sealed ?? {})) {
+    if (isSealed(value)) bytes += one(value);
+    else for (const item of Object.values(value)) bytes += one(item);
+  }
+  return bytes;
+}
+
 /** The first 8 hex digits of a key's sha256 name it beside each ciphertext. */
 function keyId(key: Buffer): string {
   return createHash('sha256').update(key).digest('hex').slice(0, 8);

@@ -73,7 +73,7 @@ export async function prepareChange(change: Change, { secrets, read, admit }: Wo
       ...key,
       expect: stored.version,
       // The store sets updatedAt, but not in the last state of an object that this write removes.
-      object: sized(gone ? final : without(final, ['updatedAt'])),
+      object: sized(gone ? final : without(final, ['updatedAt']), secretParts.sealed ?? sealedOf(stored)),
       labels: labelsOf(final),
       ...secretParts,
       before: formerValues(previous, former),
