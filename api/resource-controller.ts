@@ -14,6 +14,7 @@ import type { Platform } from './platform.js';
 import type { Preconditions } from './preconditions.js';
 import type { DeleteCollectionQuery, DeleteQuery, ListQuery, WriteQuery } from './queries.js';
 import { lostClaim, refuse, refuseForeignKey } from './refusals.js';
+import { parseSelector } from './selectors.js';
 import { readClaimToken } from './tokens.js';
 import type { TypeDefinition } from './type-definition.js';
 

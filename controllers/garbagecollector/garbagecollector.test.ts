@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { connect, isPlatformError, type Client, type Key, type Resource } from '../../client/index.js';
+import { connect, isPlatformError, type Client, type Resource } from '../../client/index.js';
 import { startApi, type TestApi } from '../../test/platform.js';
 import { until } from '../../test/until.js';
 import { startControllers } from '../start.js';
@@ -42,7 +42,7 @@ describe('garbagecollector', function () {
   };
   const find = async (object: Resource): Promise<Resource | undefined> => {
     try {
-      const found = await client.collection(object.type).read(object as Key);
+      const found = await client.collection(object.type).read(object);
       return found.uid === object.uid ? found : undefined;
     } catch (error) {
       if (isPlatformError(error, 'NotFound')) return undefined;
@@ -71,7 +71,7 @@ describe('garbagecollector', function () {
     );
   };
   const remove = (object: Resource, propagationPolicy?: 'Background' | 'Foreground' | 'Orphan') =>
-    client.collection(object.type).remove(object as Key, { propagationPolicy });
+    client.collection(object.type).remove(object, { propagationPolicy });
 
   it('deletes what a deleted object owned, of other types and over generations', async () => {
     const owner = await create('clusters');
@@ -105,10 +105,10 @@ describe('garbagecollector', function () {
       what: 'both marked',
     });
     expect(await find(owner)).to.have.property('deletedAt');
-    await client.collection('secrets').patch(blocking as Key, { finalizers: [] });
+    await client.collection('secrets').patch(blocking, { finalizers: [] });
     await gone(owner, blocking);
     expect(await find(other)).to.have.property('deletedAt');
-    await client.collection('syncsets').patch(other as Key, { finalizers: [] });
+    await client.collection('syncsets').patch(other, { finalizers: [] });
     await gone(other);
   });
 
@@ -120,7 +120,7 @@ describe('garbagecollector', function () {
     await until(async () => (await find(grandchild))?.deletedAt, { what: 'the grandchild to be marked' });
     expect((await find(child))?.finalizers).to.deep.equal(['foreground']);
     expect(await find(owner)).to.have.property('deletedAt');
-    await client.collection('syncsets').patch(grandchild as Key, { finalizers: [] });
+    await client.collection('syncsets').patch(grandchild, { finalizers: [] });
     await gone(grandchild, child, owner);
   });
 
@@ -147,7 +147,7 @@ describe('garbagecollector', function () {
     expect(turned.finalizers).to.deep.equal(['example.com/slow', 'orphan']);
     expect(turned.generation).to.equal(2);
     expect((await remove(owner, 'Background')).finalizers).to.deep.equal(['example.com/slow']);
-    await client.collection('clusters').patch(owner as Key, { finalizers: [] });
+    await client.collection('clusters').patch(owner, { finalizers: [] });
     await gone(owner);
   });
 
@@ -158,7 +158,7 @@ describe('garbagecollector', function () {
         for (let i = 0; i < length; i++) ring.push(await create('clusters'));
         for (const [i, object] of ring.entries()) {
           const owners = ownersOf({ owners: [ring[(i + 1) % length] ?? object], block: true });
-          await client.clusters.patch(object as Key, { owners });
+          await client.clusters.patch(object, { owners });
         }
         const [first] = ring;
         if (first) await remove(first, policy);

@@ -19,7 +19,7 @@ interface Waiting {
  * all keys that came together: an owner with 10,000 dependents costs one call, and so do 16 deletions of objects that own nothing.
  */
 export function garbageCollector(): Controller {
-  let waiting: Waiting[] = [];
+  const waiting: Waiting[] = [];
 
   /** Looks after an object together with what else is asked for in this turn; whether it waits for dependents. */
   const look = (client: Client, key: WorkKey): Promise<boolean> =>
