@@ -45,6 +45,8 @@ describe('deleting a collection', () => {
     ])
       expect((await remove(query)).status, query).to.equal(400);
     expect(await names()).to.deep.equal(['precious']);
+    expect(await client.with({ dryRun: true }).secrets.removeAll({ all: true })).to.equal(1);
+    expect(await names()).to.deep.equal(['precious']);
     expect(await client.secrets.removeAll({ all: true })).to.equal(1);
   });
 

@@ -22,6 +22,7 @@ import { authorship, sized, unchanged, type Change, type Prepared, type Workshop
 import { demand, withBody } from './preconditions.js';
 import { describe, invalid, refuse, refuseForeignKey, refuseForeignType } from './refusals.js';
 import { mask } from './secrets.js';
+import type { Sealed } from './secrets.js';
 import type { TypeDefinition } from './type-definition.js';
 import { validate, validateStatus, type FieldError } from './validation.js';
 
@@ -43,10 +44,11 @@ export async function prepareChange(change: Change, { secrets, read, admit }: Wo
     const differing = differences(previous, next);
     if (!kept) for (const { field } of type.secrets) if (field in next || field in previous) differing.add(field);
     if (differing.size > 0 || violations.length > 0) check(type, previous, next, wanted, differing, violations);
-    return { next, differing, secretParts: kept ? { keepSealed: true } : { sealed } };
+    const held = kept ? sealedOf(stored) : sealed;
+    return { next, differing, secretParts: kept ? { keepSealed: true } : { sealed }, held };
   };
   const wanted = apply(change, previous);
-  let { next, differing, secretParts } = compare(wanted);
+  let { next, differing, secretParts, held } = compare(wanted);
   const unchangedAnswer = { type, key, answer: () => unchanged(stored), warnings: [], mayRetry };
   if (differing.size === 0) return unchangedAnswer;
   const mutable = subresource === undefined ? [...type.fields, ...metadataFields] : countingFields[subresource];
@@ -54,7 +56,7 @@ export async function prepareChange(change: Change, { secrets, read, admit }: Wo
   const admitted = await admit({ type, object: wanted, previous, differing, mutable, context });
   if (admitted.violations.length > 0) throw invalid(admitted.violations);
   if (admitted.object !== wanted) {
-    ({ next, differing, secretParts } = compare(admitted.object));
+    ({ next, differing, secretParts, held } = compare(admitted.object));
     if (differing.size === 0) return { ...unchangedAnswer, warnings: admitted.warnings };
   }
 
@@ -73,7 +75,7 @@ export async function prepareChange(change: Change, { secrets, read, admit }: Wo
       ...key,
       expect: stored.version,
       // The store sets updatedAt, but not in the last state of an object that this write removes.
-      object: sized(gone ? final : without(final, ['updatedAt']), secretParts.sealed ?? sealedOf(stored)),
+      object: sized(gone ? final : without(final, ['updatedAt']), held),
       labels: labelsOf(final),
       ...secretParts,
       before: formerValues(previous, former),
@@ -96,6 +98,8 @@ interface Comparison {
   next: JsonObject;
   differing: Set<string>;
   secretParts: Pick<WriteItem, 'keepSealed' | 'sealed'>;
+  /** The secret values that the object has after the write. */
+  held: Sealed | null;
 }
 
 /** What a write of a subresource changes; everything else of its body is ignored. */
