@@ -31,7 +31,11 @@ export class ObjectStore {
       writer = new Batch({
         run: items => writeItems(this.#database, type, items, this.#committed),
         key: one => `${one.namespace}/${one.name}`,
-        size: one => Buffer.byteLength(one.object ?? '') + Buffer.byteLength(one.before ?? '') + 512,
+        size: one =>
+          Buffer.byteLength(one.object ?? '') +
+          Buffer.byteLength(one.before ?? '') +
+          (one.sealed ? JSON.stringify(one.sealed).length : 0) +
+          512,
         maxItems: 500,
         maxBytes: 8_000_000,
         // The second statement parses its items while the first one holds the counter row until its commit. Where items depend

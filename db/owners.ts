@@ -1,5 +1,5 @@
 import type { Database } from './database.js';
-import type { Key } from './objects.js';
+import type { Key } from './read.js';
 import { selectorSql, type Selector } from './selectors.js';
 
 /** An object that names owners. `owners` is as stored: its own type has validated it. */

@@ -1,5 +1,5 @@
 import type { Database } from './database.js';
-import type { Key } from './objects.js';
+import type { Key } from './read.js';
 
 /** The sealed fields of an object, read to be encrypted anew. `digest` says which state of them that was. */
 export interface SealedRow extends Key {

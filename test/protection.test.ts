@@ -11,7 +11,7 @@ describe('protection', function () {
   const sockets: Socket[] = [];
   before(async () => {
     // Few connections, so that one that a slow client held would be missed at once.
-    api = await startApi({ poolSize: 3, timeouts: { headers: 400, request: 1_200, stalled: 1_000 } });
+    api = await startApi({ poolSize: 3, timeouts: { headers: 400, body: 1_200, stalled: 1_000 } });
   });
   afterEach(() => {
     for (const socket of sockets.splice(0)) socket.destroy();
