@@ -288,9 +288,9 @@ begin
     ), item as (
       select s.type, jsonb_build_object('namespace', s.namespace, 'name', s.name, 'expect', s.version, 'actor', p_actor,
         'own', false) || case
-          when s.cascade and not s.finalized then jsonb_build_object('op', 'delete', 'changed', jsonb_build_array('deletion'),
+          when s.cascade and not s.finalized then jsonb_build_object('op', 'delete', 'changed', jsonb_build_array('deletion', 'owners'),
             'before', jsonb_build_object('resourceVersion', s.object->'resourceVersion'))
-          when s.cascade then jsonb_build_object('op', 'update', 'changed', jsonb_build_array('deletion'), 'deleting', true,
+          when s.cascade then jsonb_build_object('op', 'update', 'changed', jsonb_build_array('deletion', 'owners'), 'deleting', true,
             'object', s.object || s.raised, 'keepSealed', true,
             'before', s.before || jsonb_build_object('deletedAt', null))
           else jsonb_build_object('op', 'update', 'changed', jsonb_build_array('spec'), 'keepSealed', true,
