@@ -165,6 +165,20 @@ export class Database implements Queries {
     });
   }
 
+  /**
+   * How many connections listen on a channel, this process's own among them. One that this role may not look into counts: it
+   * may be another replica with a role of its own.
+   */
+  async listeners(channel: string): Promise<number> {
+    const [row] = await this.query<{ count: number }>({
+      name: 'listeners',
+      text: `select count(*) from pg_stat_activity
+        where datname = current_database() and (query = $1 or query = '<insufficient privilege>')`,
+      values: [listenOn(channel)],
+    });
+    return row?.count ?? 0;
+  }
+
   async #openListener(): Promise<void> {
     if (this.#listener) return;
     const client = new pg.Client({ ...this.#connection, connectionTimeoutMillis: 5_000 });
@@ -182,7 +196,7 @@ export class Database implements Queries {
     await client.connect();
     if (this.#stopped) return client.end();
     this.#listener = client;
-    for (const channel of this.#channels.keys()) await client.query(`listen ${pg.escapeIdentifier(channel)}`);
+    for (const channel of this.#channels.keys()) await client.query(listenOn(channel));
   }
 
   #retryListener(): void {
@@ -213,4 +227,9 @@ export function isDatabaseAway(error: unknown): boolean {
 /** The SQLSTATE of a driver's error, if it has one. */
 export function sqlState(error: unknown): string | undefined {
   return error instanceof pg.DatabaseError ? error.code : undefined;
+}
+
+/** The last statement of a listening connection, by which others know it. */
+function listenOn(channel: string): string {
+  return `listen ${pg.escapeIdentifier(channel)}`;
 }
