@@ -150,7 +150,7 @@ describe('rules between objects', () => {
     expect(await read('notes', 'n1')).to.equal(undefined);
     expect((await read('books', 'c2'))?.object).to.have.property('deletedAt');
     const events = await database.query({
-      text: `select type, op, name from syncsets.events where name in ('c1', 'c2', 'n1') and changed = '{deletion}' order by type, name`,
+      text: `select type, op, name from syncsets.events where name in ('c1', 'c2', 'n1') and changed = '{deletion,owners}' order by type, name`,
     });
     expect(events).to.deep.equal([
       { type: 'books', op: 'DELETED', name: 'c1' },
