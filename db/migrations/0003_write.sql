@@ -376,19 +376,21 @@ begin
 
   if p_items @? '$[*].claim' then
     -- the claimed rows are locked, in key order, so that a claim cannot be lost between this check and the commit
-    perform from syncsets.work w
-      where (w.controller, w.type, w.namespace, w.name) in (
-        select x.claim->>'controller', x.claim->>'type', x.claim->>'namespace', x.claim->>'name'
-        from jsonb_to_recordset(p_items) as x(claim jsonb) where x.claim is not null)
-      order by w.controller, w.type, w.namespace, w.name
-      for share;
+    perform from (
+      select x.claim->>'controller' as controller, x.claim->>'type' as type, x.claim->>'namespace' as namespace, x.claim->>'name' as name
+      from jsonb_to_recordset(p_items) as x(claim jsonb) where x.claim is not null order by 1, 2, 3, 4
+    ) c cross join lateral (
+      select from syncsets.work w
+      where w.controller = c.controller and w.type = c.type and w.namespace = c.namespace and w.name = c.name
+      offset 0 for share
+    ) l;
     select coalesce(array_agg(x.i), '{}') into v_fenced
     from jsonb_to_recordset(p_items) as x(i integer, claim jsonb)
     left join lateral (
       select k.worker from syncsets.work w join syncsets.workers k on k.controller = w.controller and k.worker = w.worker
       where w.controller = x.claim->>'controller' and w.type = x.claim->>'type' and w.namespace = x.claim->>'namespace'
-        and w.name = x.claim->>'name' and w.nonce = (x.claim->>'nonce')::uuid and w.state = 'claimed'
-        and k.expires_at > clock_timestamp()
+        and w.name = x.claim->>'name' and w.nonce = (x.claim->>'nonce')::uuid and k.expires_at > clock_timestamp()
+      offset 0
     ) held on true
     where x.claim is not null and held.worker is null;
   end if;

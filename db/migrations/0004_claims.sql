@@ -33,6 +33,8 @@ language plpgsql set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_material = off as $$
 declare
   v_nonce uuid := gen_random_uuid();
+  -- by their place: the rows are locked, so nobody moves them, and no plan can look for them in another way
+  v_rows tid[];
   v_claimed syncsets.work[];
 begin
   -- A claim or a result that is lost in a crash of the database makes its key run once more: no commit here waits for the disk.
@@ -48,23 +50,27 @@ begin
       where k.controller = p_controller and k.worker = p_worker;
   end if;
 
-  with picked as materialized (
-    select w.type, w.namespace, w.name from syncsets.work w
-    where w.controller = p_controller and w.state = 'queued' and p_keys is null
-    order by w.priority desc, w.rank limit p_max for update skip locked
-  ), asked as materialized (
-    select w.type, w.namespace, w.name from syncsets.work w
-    where p_keys is not null and w.state = 'queued' and (w.controller, w.type, w.namespace, w.name) in (
-      select p_controller, x.type, x.namespace, x.name
-      from jsonb_to_recordset(coalesce(p_keys, '[]')) as x(type text, namespace text, name text))
-    limit p_max for update skip locked
-  ), chosen as (
-    select * from picked union all select * from asked
-  ), claimed as (
+  if p_keys is null then
+    select array_agg(p.row) into v_rows from (
+      select w.ctid as row from syncsets.work w
+      where w.controller = p_controller and w.state = 'queued'
+      order by w.priority desc, w.rank limit p_max for update skip locked
+    ) p;
+  else
+    select array_agg(p.row) into v_rows from (
+      select l.row from jsonb_to_recordset(p_keys) as x(type text, namespace text, name text)
+      cross join lateral (
+        select w.ctid as row, w.state from syncsets.work w
+        where w.controller = p_controller and w.type = x.type and w.namespace = x.namespace and w.name = x.name
+        offset 0 for update skip locked
+      ) l
+      where l.state = 'queued' limit p_max
+    ) p;
+  end if;
+  with claimed as (
     update syncsets.work w set state = 'claimed', nonce = v_nonce, worker = p_worker, claimed_at = clock_timestamp(),
       dirty = false, sent_at = null
-    from chosen p
-    where w.controller = p_controller and w.type = p.type and w.namespace = p.namespace and w.name = p.name
+    where w.ctid = any (v_rows)
     returning w
   )
   select array_agg(c.w) into v_claimed from claimed c;
@@ -90,30 +96,35 @@ language plpgsql set plan_cache_mode = force_generic_plan
 begin
   perform set_config('synchronous_commit', 'off', true);
   -- in key order, so that two of these never deadlock
-  perform from syncsets.work w
-    where (w.controller, w.type, w.namespace, w.name) in (
-      select p_controller, r.type, r.namespace, r.name
-      from jsonb_to_recordset(p_results) as r(type text, namespace text, name text))
-    order by w.type, w.namespace, w.name
-    for update;
+  perform from (
+    select r.* from jsonb_to_recordset(p_results) as r(type text, namespace text, name text) order by r.type, r.namespace, r.name
+  ) r cross join lateral (
+    select from syncsets.work w
+    where w.controller = p_controller and w.type = r.type and w.namespace = r.namespace and w.name = r.name
+    offset 0 for update
+  ) l;
 
   return query
   with judged as materialized (
     select r.i, r.result, r."requeueAfter", r.message, l.*,
-      l.worker is not null as held,
+      l.nonce is not null and k.worker is not null as held,
       l.dirty or r.result = 'released' as again
     from jsonb_to_recordset(p_results) as r(
       i integer, type text, namespace text, name text, nonce uuid, result text, "requeueAfter" double precision, message text)
     left join lateral (
-      select w.type, w.namespace, w.name, w.worker, w.dirty, w.dirty_priority, w.priority, w.attempts, w.rank
-      from syncsets.work w join syncsets.workers k on k.controller = w.controller and k.worker = w.worker
+      -- only a claimed key has a nonce; asking for its state would let a plan walk all claims of the controller
+      select w.ctid as row, w.nonce, w.worker, w.dirty, w.dirty_priority, w.priority, w.attempts, w.rank
+      from syncsets.work w
       where w.controller = p_controller and w.type = r.type and w.namespace = r.namespace and w.name = r.name
-        and w.nonce = r.nonce and w.state = 'claimed' and k.expires_at > clock_timestamp()
+        and w.nonce = r.nonce offset 0
     ) l on true
+    left join lateral (
+      select x.worker from syncsets.workers x
+      where x.controller = p_controller and x.worker = l.worker and x.expires_at > clock_timestamp() offset 0
+    ) k on true
   ), finished as (
-    delete from syncsets.work w using judged j
-    where w.controller = p_controller and w.type = j.type and w.namespace = j.namespace and w.name = j.name
-      and j.held and not j.again and j.result = 'done' and j."requeueAfter" is null
+    delete from syncsets.work w where w.ctid = any (array(
+      select j.row from judged j where j.held and not j.again and j.result = 'done' and j."requeueAfter" is null))
   ), kept as (
     update syncsets.work w set
       state = case when j.again then 'queued' else 'waiting' end,
@@ -135,8 +146,7 @@ begin
         order by q.rank limit 1), 0) + 1 else j.rank end,
       nonce = null, worker = null, claimed_at = null, sent_at = null, dirty = false
     from judged j
-    where w.controller = p_controller and w.type = j.type and w.namespace = j.namespace and w.name = j.name
-      and j.held and (j.again or j.result <> 'done' or j."requeueAfter" is not null)
+    where w.ctid = j.row and j.held and (j.again or j.result <> 'done' or j."requeueAfter" is not null)
   )
   select j.i, case when j.held then 'ok' else 'fenced' end, j.held and j.again from judged j;
 end
