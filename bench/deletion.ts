@@ -1,10 +1,8 @@
-import { randomUUID } from 'node:crypto';
 import { connect, isPlatformError, type Client, type Cluster } from '../client/index.js';
 import { startControllers } from '../controllers/index.js';
-import { Database, ObjectStore } from '../db/index.js';
 import { now } from './clock.js';
-import { annotations, labels } from './objects.js';
 import type { Program } from './program.js';
+import { store, type Stored } from './store.js';
 
 /** Objects to delete. */
 const count = 10_000;
@@ -18,26 +16,26 @@ export const deletion: Program = {
   about: 'many objects deleted with one call',
   async run(stage) {
     const api = await stage.api();
-    const database = new Database({
-      connection: { connectionString: await stage.database() },
-      log: () => undefined,
-    });
-    stage.own(() => database);
-    const store = new ObjectStore(database);
+    const fill = async (set: string, more: Partial<Stored> = {}) =>
+      store(await stage.database(), 'secrets', count, number => ({
+        namespace: 'bench',
+        name: `${set}-${number}`,
+        labels: { set },
+        ...more,
+      }));
     const client = connect({ url: api.url });
     stage.own(() => ({ stop: () => client.close() }));
 
     stage.say(`storing ${3 * count} objects`);
     const owner = await client.clusters.create({ name: 'owner', namespace: 'bench' });
-    await fill(store, 'other', {});
-    await fill(store, 'selected', { selected: 'yes' });
-    await fill(store, 'owned', {}, owner);
-    // As autovacuum would within a minute.
-    await database.query({ text: 'analyze syncsets.objects, syncsets.events' });
+    await fill('other');
+    await fill('selected');
+    const { namespace, name, uid } = owner;
+    await fill('owned', { owners: [{ type: 'clusters', namespace, name, uid, blockOwnerDeletion: true }] });
 
     stage.say(`deleting ${count} by selector`);
     const begun = now();
-    const removed = await client.secrets.removeAll({ labelSelector: 'selected=yes' });
+    const removed = await client.secrets.removeAll({ labelSelector: 'set=selected' });
     const bySelector = (now() - begun) / 1000;
     stage.windows.push({ from: begun, to: now() });
     if (removed !== count) throw new Error(`${removed} objects were deleted`);
@@ -62,26 +60,6 @@ export const deletion: Program = {
     ];
   },
 };
-
-/** Stores objects of 1 KB as the API would, 500 with a statement. */
-async function fill(store: ObjectStore, set: string, more: Record<string, string>, owner?: Cluster): Promise<void> {
-  const own = {
-    annotations: { ...annotations, 'example.com/sent': '', 'example.com/filling': 'x'.repeat(500) },
-    ...(owner && {
-      owners: [{ type: 'clusters', namespace: 'bench', name: owner.name, uid: owner.uid, blockOwnerDeletion: true }],
-    }),
-  };
-  const writes = Array.from({ length: count }, (_, number) => {
-    const uid = randomUUID();
-    const key = { namespace: 'bench', name: `${set}-${number}` };
-    const all = { ...labels, set, ...more };
-    const object = JSON.stringify({ type: 'secrets', ...key, uid, generation: 1, labels: all, ...own });
-    const written = { op: 'create', uid, object, labels: all, actor: 'client', own: false } as const;
-    return store.write('secrets', { ...key, ...written, changed: ['spec'] });
-  });
-  for (const { outcome } of await Promise.all(writes))
-    if (outcome !== 'ok') throw new Error(`an object was ${outcome}`);
-}
 
 /** The collector looks at everything that there is when it registers. */
 async function atRest(client: Client): Promise<void> {

@@ -64,6 +64,7 @@ async function paced({ endpoint, template, prefix, rate, watch, ...job }: PaceJo
   const sentAt = (name: string) => sent.get(name) ?? NaN;
   return {
     answers: between(sentAt, answered),
+    times: measured.map(([name, at]) => ({ name, sent: at, answered: answered.get(name) ?? NaN })),
     ...(watch !== undefined && {
       fromSent: between(sentAt, heard),
       fromAnswer: between(name => answered.get(name) ?? NaN, heard),

@@ -76,6 +76,8 @@ export interface Throughput {
 /** In ms. */
 export interface Paced {
   answers: Required<Figure>;
+  /** Of each request after the warm-up, by `now()`. */
+  times: { name: string; sent: number; answered: number }[];
   /** From just before a request was sent to the line that tells of it. */
   fromSent?: Required<Figure>;
   /** From its answer to the line: negative where the line came first. */

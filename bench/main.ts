@@ -3,14 +3,18 @@ import { batch } from './batch.js';
 import { bulk } from './bulk.js';
 import { create } from './create.js';
 import { deletion } from './deletion.js';
+import { enqueue } from './enqueue.js';
 import { get } from './get.js';
 import { lists } from './lists.js';
 import { heaviest, profilesIn } from './profile.js';
 import type { Measure, Program } from './program.js';
+import { reaction } from './reaction.js';
 import { reconcile } from './reconcile.js';
+import { scaling } from './scaling.js';
 import { Stage, type StageOptions } from './stage.js';
 import { start } from './start.js';
 import { show, table } from './table.js';
+import { takeover } from './takeover.js';
 import { watch } from './watch.js';
 
 // `make bench`: measures what we promise, and beside it, in the same run, what others reach. One program is one promise.
@@ -21,7 +25,21 @@ import { watch } from './watch.js';
 //   DATABASE_URL       a Postgres to use, with the right to create databases; else an embedded one
 //   KUBECONFIG         an API server to compare with: its resource things.bench.syncsets.dev is made and removed
 
-const programs: Program[] = [create, batch, bulk, get, lists, deletion, watch, reconcile, start];
+const programs: Program[] = [
+  create,
+  batch,
+  bulk,
+  get,
+  lists,
+  deletion,
+  watch,
+  reconcile,
+  reaction,
+  scaling,
+  enqueue,
+  takeover,
+  start,
+];
 
 async function main(): Promise<void> {
   const names = process.argv

@@ -15,6 +15,8 @@ export interface Service {
   pid: number;
   /** Asks it to end and waits; kills it when it does not. May be called again. */
   stop(): Promise<void>;
+  /** Ends it as a crash would. */
+  kill(): Promise<void>;
 }
 
 /**
@@ -43,7 +45,12 @@ export async function startService(args: string[], env: Record<string, string>):
     setTimeout(() => failed('is not ready after a minute'), startTime).unref();
   });
   try {
-    return { url: await ready, pid: child.pid ?? 0, stop: () => end(child, 'SIGTERM') };
+    return {
+      url: await ready,
+      pid: child.pid ?? 0,
+      stop: () => end(child, 'SIGTERM'),
+      kill: () => end(child, 'SIGKILL'),
+    };
   } catch (error) {
     await end(child, 'SIGKILL');
     throw error;
@@ -81,6 +88,11 @@ export class Assistant {
 
   stop(): Promise<void> {
     return end(this.#child, 'SIGTERM');
+  }
+
+  /** Ends it as a crash would. */
+  kill(): Promise<void> {
+    return end(this.#child, 'SIGKILL');
   }
 }
 

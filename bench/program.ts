@@ -20,6 +20,8 @@ export interface Measure {
 export interface Reference {
   name: string;
   figure: Figure;
+  /** How many times better ours has to be; left out: shown for information. */
+  atLeast?: number;
 }
 
 /** One file of this room: measures what it promises on a stage of its own, which is cleared afterwards. */

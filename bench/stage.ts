@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
 import { EmbeddedPostgres, parseConnection, type Log } from '../db/index.js';
+import { startRabbit } from '../test/rabbitmq.js';
 import { Load } from './load.js';
 import { Assistant, startService, type Service } from './processes.js';
 import { KubernetesPeer } from './reference/kubernetes.js';
@@ -36,6 +37,7 @@ export class Stage {
   /** What of the profiles counts; empty: all. */
   readonly windows: Window[] = [];
   readonly #options: StageOptions;
+  readonly #encryptionKey = randomBytes(32).toString('base64');
   readonly #stops: (() => Promise<unknown>)[] = [];
   #database: Promise<string> | undefined;
   #stopping: Promise<void> | undefined;
@@ -52,15 +54,25 @@ export class Stage {
     return (this.#database ??= this.#makeDatabase());
   }
 
-  /** One API process on this stage's database, as `make api` starts it. */
-  async api(): Promise<Service> {
+  /** One more API process on this stage's database, as `make api` starts it. @param amqpUrl undefined: the Postgres transport */
+  async api(amqpUrl?: string): Promise<Service> {
     const env = {
       DATABASE_URL: await this.database(),
-      ENCRYPTION_KEY: randomBytes(32).toString('base64'),
+      ENCRYPTION_KEY: this.#encryptionKey,
       PORT: '0',
       LOG_LEVEL: 'warn',
+      ...(amqpUrl !== undefined && { AMQP_URL: amqpUrl }),
     };
     return this.own(() => startService([...this.profiling(), '--enable-source-maps', 'dist/main.js', 'api'], env));
+  }
+
+  /** The URL of a RabbitMQ node of this stage's own. @throws Error saying how to get one when none is installed */
+  async broker(): Promise<string> {
+    const { url } = await this.own(async () => {
+      const rabbit = await startRabbit();
+      return { url: rabbit.url, stop: () => rabbit.close() };
+    });
+    return url;
   }
 
   /** Express and tsoa without a database, see reference/express.ts. */

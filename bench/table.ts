@@ -25,17 +25,22 @@ export function show({ value, p99 }: Figure, unit: Measure['unit']): string {
 function linesOf(program: string, measure: Measure): string[][] {
   const { what, unit, ours, target, references } = measure;
   const met = isMet(measure);
-  const own = [
-    target ? ('atLeast' in target ? `≥ ${number(target.atLeast)}` : `≤ ${number(target.atMost)}`) : '',
-    met === undefined ? '' : met ? 'yes' : 'NO',
-  ];
-  if (references.length === 0) return [[program, what, show(ours, unit), '', '', '', ...own]];
-  return references.map(({ name, figure }, at) => [
-    ...(at === 0 ? [program, what, show(ours, unit)] : ['', '', '']),
-    name,
-    show(figure, unit),
-    ratio(measure, figure).toFixed(2),
-    ...(at === 0 ? own : ['', '']),
+  const own = target
+    ? ['atLeast' in target ? `≥ ${number(target.atLeast)}` : `≤ ${number(target.atMost)}`, met === true ? 'yes' : 'NO']
+    : undefined;
+  const named = [program, what, show(ours, unit)];
+  const lines = references.map(({ name, figure, atLeast }) => {
+    const times = ratio(measure, figure);
+    const goal = atLeast === undefined ? ['', ''] : [`≥ ${number(atLeast)} ×`, times >= atLeast ? 'yes' : 'NO'];
+    return { cells: [name, show(figure, unit), times.toFixed(2)], goal };
+  });
+  // Both kinds of target on one line would not fit: the absolute one then has a line of its own.
+  const [first] = lines;
+  if (first === undefined || (own && first.goal[0] !== '')) lines.unshift({ cells: ['', '', ''], goal: ['', ''] });
+  return lines.map(({ cells, goal }, at) => [
+    ...(at === 0 ? named : ['', '', '']),
+    ...cells,
+    ...(at === 0 ? (own ?? goal) : goal),
   ]);
 }
 
