@@ -4,6 +4,7 @@ import type { Job, Paced, PaceJob, Template, Throughput, ThroughputJob } from '.
 import { inParallel, pace } from './loops.js';
 import { serveJobs } from './processes.js';
 import { insertRows, notifyRoundTrips } from './reference/postgres.js';
+import { publish } from './reference/rabbitmq.js';
 
 serveJobs((job: Job): Promise<unknown> => {
   switch (job.kind) {
@@ -15,6 +16,8 @@ serveJobs((job: Job): Promise<unknown> => {
       return insertRows(job);
     case 'notify':
       return notifyRoundTrips(job);
+    case 'publish':
+      return publish(job);
   }
 });
 

@@ -62,7 +62,17 @@ export interface NotifyJob {
   seconds: number;
 }
 
-export type Job = ThroughputJob | PaceJob | InsertJob | NotifyJob;
+/** Messages to an exchange of RabbitMQ, each confirmed, and nothing else. */
+export interface PublishJob {
+  kind: 'publish';
+  amqpUrl: string;
+  exchange: string;
+  count: number;
+  /** Size of each. */
+  bytes: number;
+}
+
+export type Job = ThroughputJob | PaceJob | InsertJob | NotifyJob | PublishJob;
 
 /** What came through per second, and how long each took in ms. */
 export interface Throughput {
@@ -102,6 +112,10 @@ export class Load {
 
   notify(job: Omit<NotifyJob, 'kind'>): Promise<Required<Figure>> {
     return this.#process.ask<Required<Figure>>({ kind: 'notify', ...job });
+  }
+
+  async publish(job: Omit<PublishJob, 'kind'>): Promise<void> {
+    await this.#process.ask({ kind: 'publish', ...job });
   }
 
   stop(): Promise<void> {

@@ -10,6 +10,7 @@ import { heaviest, profilesIn } from './profile.js';
 import type { Measure, Program } from './program.js';
 import { reaction } from './reaction.js';
 import { reconcile } from './reconcile.js';
+import { relay } from './relay.js';
 import { scaling } from './scaling.js';
 import { Stage, type StageOptions } from './stage.js';
 import { start } from './start.js';
@@ -38,6 +39,7 @@ const programs: Program[] = [
   scaling,
   enqueue,
   takeover,
+  relay,
   start,
 ];
 
