@@ -4,7 +4,7 @@
 #   manifests/deploy.sh [--print] IMAGE [COMPONENT…]
 #
 # IMAGE is a reference such as registry.example.com/syncsets:1.0 or …@sha256:…; a COMPONENT is a folder of
-# manifests/components (tls, external). --print writes the manifests to standard output and touches no cluster.
+# manifests/components (tls, external, monitoring, autoscaling). --print writes the manifests to standard output and touches no cluster.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 print=
@@ -29,13 +29,16 @@ trap 'rm -rf "$layer"' EXIT
   echo 'resources: [../../base]'
   echo "images: [{ name: syncsets, newName: '$image' }]"
   echo 'components:'
+  last=
   for component in "$@"; do
     if [ ! -d "$here/components/$component" ]; then
       echo "no component $component: there are $(ls -m "$here/components")" >&2
       exit 2
     fi
-    echo "  - ../../components/$component"
+    # It changes what others bring.
+    if [ "$component" = tls ]; then last=tls; else echo "  - ../../components/$component"; fi
   done
+  if [ -n "$last" ]; then echo "  - ../../components/$last"; fi
 } > "$layer/kustomization.yaml"
 
 if [ -n "$print" ]; then

@@ -111,6 +111,29 @@ const specs: { [kind: string]: { [field: string]: Shape } } = {
       'selector!': selector,
     },
   },
+  'autoscaling/v2 HorizontalPodAutoscaler': {
+    'spec!': {
+      'scaleTargetRef!': { 'apiVersion!': 'text', 'kind!': 'text', 'name!': 'text' },
+      minReplicas: 'number',
+      'maxReplicas!': 'number',
+      'metrics!': [
+        {
+          'type!': 'text',
+          containerResource: {
+            'name!': 'text',
+            'container!': 'text',
+            'target!': { 'type!': 'text', averageValue: 'amount' },
+          },
+        },
+      ],
+      behavior: {
+        scaleDown: {
+          stabilizationWindowSeconds: 'number',
+          policies: [{ 'type!': 'text', 'value!': 'number', 'periodSeconds!': 'number' }],
+        },
+      },
+    },
+  },
   'networking.k8s.io/v1 NetworkPolicy': {
     'spec!': {
       'podSelector!': selector,
@@ -118,6 +141,45 @@ const specs: { [kind: string]: { [field: string]: Shape } } = {
       ingress: [{ from: peers, ports }],
       egress: [{ to: peers, ports }],
     },
+  },
+};
+
+const endpoint: Shape = {
+  'port!': 'text',
+  'path!': 'text',
+  interval: 'text',
+  scheme: 'text',
+  authorization: { 'credentials!': { 'name!': 'text', 'key!': 'text' } },
+  tlsConfig: { ca: { secret: { 'name!': 'text', 'key!': 'text' } }, serverName: 'text' },
+};
+
+// Of operators that a cluster may have: Prometheus' 0.86, KEDA's 2.18.
+const foreign: typeof specs = {
+  'monitoring.coreos.com/v1 ServiceMonitor': { 'spec!': { 'selector!': selector, 'endpoints!': [endpoint] } },
+  'monitoring.coreos.com/v1 PrometheusRule': {
+    'spec!': {
+      'groups!': [
+        {
+          'name!': 'text',
+          'rules!': [{ 'alert!': 'text', 'expr!': 'text', for: 'text', 'labels!': 'texts', 'annotations!': 'texts' }],
+        },
+      ],
+    },
+  },
+  'keda.sh/v1alpha1 ScaledObject': {
+    'spec!': {
+      'scaleTargetRef!': { 'name!': 'text' },
+      minReplicaCount: 'number',
+      maxReplicaCount: 'number',
+      pollingInterval: 'number',
+      cooldownPeriod: 'number',
+      'triggers!': [
+        { 'type!': 'text', metricType: 'text', 'metadata!': 'texts', authenticationRef: { 'name!': 'text' } },
+      ],
+    },
+  },
+  'keda.sh/v1alpha1 TriggerAuthentication': {
+    'spec!': { secretTargetRef: [{ 'parameter!': 'text', 'name!': 'text', 'key!': 'text' }] },
   },
 };
 
@@ -157,7 +219,7 @@ export function mismatches(value: unknown, shape: Shape, path = ''): string[] {
 export function objectMismatches(object: unknown): string[] {
   if (!isObject(object)) return ['no object'];
   const kind = `${String(object.apiVersion)} ${String(object.kind)}`;
-  const fields = specs[kind];
+  const fields = specs[kind] ?? foreign[kind];
   if (!fields) return [`${kind} is no known kind`];
   return mismatches(object, { apiVersion: 'text', kind: 'text', 'metadata!': metadata, ...fields }, kind);
 }
