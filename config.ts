@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
+import { brokerAddress } from './amqp.js';
 
 /** Everything that the environment can say, checked. The table of settings in README.md follows this file. */
 export interface Settings {
@@ -10,7 +11,7 @@ export interface Settings {
   databaseUrl: string | undefined;
   postgresParams: string | undefined;
   dataDir: string;
-  /** undefined: the Postgres transport, no broker. */
+  /** One address or several of a cluster, see amqp.ts; undefined: the Postgres transport, no broker. */
   amqpUrl: string | undefined;
   apiUrl: string;
   apiCaFile: string | undefined;
@@ -70,6 +71,16 @@ export function readSettings(env: NodeJS.ProcessEnv = process.env, servesApi = t
     if (!parsed || !protocols.includes(parsed.protocol))
       refuse(name, `a URL that begins with ${protocols.map(one => `${one}//`).join(' or ')}`);
     return value;
+  };
+  const broker = (name: string) => {
+    const value = text(name);
+    try {
+      if (value !== undefined) brokerAddress(value);
+      return value;
+    } catch (error) {
+      if (error instanceof TypeError) throw new BadSetting(name, `its value ${error.message}`);
+      throw error;
+    }
   };
   const file = (name: string) => {
     const value = text(name);
@@ -137,7 +148,7 @@ export function readSettings(env: NodeJS.ProcessEnv = process.env, servesApi = t
     databaseUrl,
     postgresParams,
     dataDir: resolve(text('DATA_DIR') ?? '.data'),
-    amqpUrl: url('AMQP_URL', ['amqp:', 'amqps:']),
+    amqpUrl: broker('AMQP_URL'),
     apiUrl: url('API_URL', ['http:', 'https:']) ?? `${tls ? 'https' : 'http'}://${shownHost}:${apiPort}`,
     apiCaFile: file('API_CA_FILE'),
     apiToken,

@@ -44,11 +44,11 @@ export function createApp(options: AppOptions): Express {
     await platform.database.query({ name: 'ready', text: 'select 1' }).catch((error: unknown) => {
       throw isDatabaseAway(error) ? new ApiError('Unavailable', 'The database does not answer.') : error;
     });
-    const broker = platform.bus.brokerConnected;
+    const broker = platform.bus.broker;
     response.json({
       status: 'ok',
       database: 'ok',
-      ...(broker === undefined ? {} : { broker: broker ? 'ok' : 'away' }),
+      ...(broker === undefined ? {} : { broker: broker.state }),
     });
   });
 

@@ -31,6 +31,7 @@ export interface ClaimRequest {
   max: number;
   waitSeconds: number;
   keys?: ({ type: string } & Key)[];
+  messages?: ({ type: string } & Key)[];
 }
 
 /** A result as reported, with its token read. */
@@ -101,8 +102,12 @@ export class Claims {
     const held: boolean[] = new Array<boolean>(reports.length).fill(false);
     const keys: { at: number; result: KeyResult }[] = [];
     let woken = false;
+    // Of two results of a claim the first one ends it, in one call as in two.
+    const ended = new Set<string>();
     for (const [at, { claim, result, requeueAfter, message, targets }] of reports.entries()) {
-      if (claim.controller !== controller) continue;
+      const token = claimToken(claim);
+      if (claim.controller !== controller || ended.has(token)) continue;
+      ended.add(token);
       if ('map' in claim) {
         const outcome =
           result === 'done' ? { targets } : result === 'released' ? 'released' : { error: message ?? result };
@@ -208,7 +213,7 @@ export class Claims {
     return line;
   }
 
-  async #take(registration: Registration, { worker, max, keys }: ClaimRequest): Promise<string[]> {
+  async #take(registration: Registration, { worker, max, keys, messages }: ClaimRequest): Promise<string[]> {
     const { name: controller, claimSeconds } = registration;
     const claimed = await claimKeys(this.#database, {
       controller,
@@ -216,6 +221,7 @@ export class Claims {
       max,
       seconds: claimSeconds,
       ...(keys ? { keys } : {}),
+      ...(messages ? { messages } : {}),
     });
     const claims = claimed.map(({ type, namespace, name, uid, attempts, reason, nonce, object }) => {
       const token = claimToken({ controller, type, namespace, name, nonce });

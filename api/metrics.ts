@@ -1,5 +1,5 @@
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client';
-import type { Bus } from '../bus/index.js';
+import type { BrokerState, Bus } from '../bus/index.js';
 import { summarizeWork, type Database } from '../db/index.js';
 
 /** Keys of a controller and a state that are counted for a scrape: more than any autoscaler asks for. */
@@ -34,15 +34,30 @@ export class Metrics {
         this.set(watchers());
       },
     });
-    if (bus.brokerConnected !== undefined) {
-      new Gauge({
-        name: 'syncsets_broker_connected',
-        help: '1 while RabbitMQ answers',
-        registers,
-        collect() {
-          this.set(bus.brokerConnected === true ? 1 : 0);
-        },
-      });
+    if (bus.broker !== undefined) {
+      const ofBroker = (name: string, help: string, value: (broker: BrokerState) => number) =>
+        new Gauge({
+          name,
+          help,
+          registers,
+          collect() {
+            if (bus.broker) this.set(value(bus.broker));
+          },
+        });
+      ofBroker('syncsets_broker_connected', '1 while RabbitMQ answers', ({ state }) => (state === 'away' ? 0 : 1));
+      ofBroker('syncsets_broker_blocked', '1 while RabbitMQ takes no messages: memory or disk is low', ({ state }) =>
+        state === 'blocked' ? 1 : 0,
+      );
+      ofBroker(
+        'syncsets_broker_topology_problems',
+        'Exchanges and queues that others have declared differently on RabbitMQ',
+        ({ problems }) => problems,
+      );
+      ofBroker(
+        'syncsets_broker_parked_messages',
+        'Messages by foreign hands in the queue syncsets.parked, counted where work is led',
+        ({ parked }) => parked,
+      );
     }
     new Gauge({
       name: 'syncsets_relay_leader',
@@ -57,6 +72,7 @@ export class Metrics {
       new Gauge({ name, help, labelNames, registers });
     const depth = gauge('workqueue_depth', `Keys that wait for a worker, counted up to ${counted}`);
     const age = gauge('workqueue_oldest_age_seconds', 'Time that the oldest queued key has waited');
+    const workers = gauge('workqueue_workers', 'Workers with a live lease; 0 with keys queued: nobody works on them');
     const failing = gauge('workqueue_failing', `Waiting keys whose last run failed, counted up to ${counted}`);
     const mapFailing = gauge(
       'workqueue_map_failing',
@@ -68,10 +84,11 @@ export class Metrics {
       // A database that is away must not take the other metrics along.
       const summaries = await summarizeWork(database, { limit: counted }).catch(() => undefined);
       if (!summaries) this.#errors.inc();
-      for (const one of [depth, age, failing, mapFailing]) one.reset();
+      for (const one of [depth, age, workers, failing, mapFailing]) one.reset();
       for (const [name, work] of summaries ?? []) {
         depth.set({ name }, work.queued);
         age.set({ name }, work.oldestSeconds);
+        workers.set({ name }, work.workers);
         failing.set({ name }, work.failing);
         for (const { type, lastError } of work.maps) mapFailing.set({ name, type }, lastError === null ? 0 : 1);
       }

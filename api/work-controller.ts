@@ -46,6 +46,7 @@ import type {
   EnqueueCount,
   EnqueueInput,
   EnqueueTargetInput,
+  RefusedMessage,
   Renewal,
   RenewInput,
   RenewQuery,
@@ -54,7 +55,15 @@ import type {
   WorkQuery,
 } from './work.js';
 
-const noWork: WorkSummary = { queued: 0, claimed: 0, waiting: 0, failing: 0, oldestSeconds: 0, workers: 0, maps: [] };
+const noWork: Omit<WorkSummary, 'seenAt'> = {
+  queued: 0,
+  claimed: 0,
+  waiting: 0,
+  failing: 0,
+  oldestSeconds: 0,
+  workers: 0,
+  maps: [],
+};
 
 /**
  * Work of controllers over plain HTTP, for any language: register, claim keys, report what became of them. A key is with at
@@ -129,7 +138,7 @@ export class WorkController extends Controller {
         [{ path: 'revision', message: JSON.stringify(view(stored, undefined)) }],
       );
     }
-    return view(stored, undefined);
+    return view(stored, (await summarizeWork(database, { controller: name })).get(name));
   }
 
   /** Forgets a controller with all its keys. */
@@ -161,17 +170,36 @@ export class WorkController extends Controller {
     @Queries() _query: NoQuery,
   ): Promise<void> {
     const registration = await this.#registration(name);
+    if (body.keys && body.messages) throw new ApiError('Invalid', 'Send either keys or messages, not both.');
     const keys = body.keys?.map(key => this.#key(registration, key, 'keys'));
+    const refused: RefusedMessage[] = [];
+    const messages = body.messages?.flatMap((message, index) => {
+      try {
+        return [this.#key(registration, message, `messages[${index}]`)];
+      } catch (error) {
+        if (!(error instanceof ApiError)) throw error;
+        // One by a foreign hand must not cost the others that came with it.
+        refused.push({ index, reason: error.message });
+        return [];
+      }
+    });
     const response = responseOf(request);
     const gone = new AbortController();
     response.once('close', () => gone.abort());
     if (response.destroyed) gone.abort();
     const claims = await this.#platform.claims.claim(
       name,
-      { worker: body.worker, max: body.max, waitSeconds: body.waitSeconds ?? 0, ...(keys ? { keys } : {}) },
+      {
+        worker: body.worker,
+        max: body.max,
+        waitSeconds: body.waitSeconds ?? 0,
+        ...(keys ? { keys } : {}),
+        ...(messages ? { messages } : {}),
+      },
       gone.signal,
     );
-    send(response, 200, `{"claims":[${claims.join(',')}]}`, undefined);
+    const strange = refused.length > 0 ? `,"refused":${JSON.stringify(refused)}` : '';
+    send(response, 200, `{"claims":[${claims.join(',')}]${strange}}`, undefined);
   }
 
   /**
@@ -340,5 +368,6 @@ export class WorkController extends Controller {
 function view(registration: Registration, work: WorkSummary | undefined): ControllerView {
   const { name, type, interests, watches, claimSeconds, revision, reveal, longRunning } = registration;
   const on = (['spec', 'metadata', 'status', 'deletion', 'owners'] as const).filter(part => interests.includes(part));
-  return { name, type, on, watches, claimSeconds, revision, reveal, longRunning, ...(work ?? noWork) };
+  const { seenAt, ...counts } = work ?? { ...noWork, seenAt: new Date().toISOString() };
+  return { name, type, on, watches, claimSeconds, revision, reveal, longRunning, ...counts, lastSeenAt: seenAt };
 }

@@ -1,4 +1,5 @@
 import type { JsonObject } from './json.js';
+import type { Timestamp } from './resource.js';
 
 /** What a controller reconciles and what else it watches. */
 export interface ControllerInput {
@@ -57,6 +58,8 @@ export interface ControllerView extends ControllerInput {
   oldestSeconds: number;
   /** Workers with a live lease. */
   workers: number;
+  /** When a worker was last seen alive, to the minute; before the first one, when the controller was registered. */
+  lastSeenAt: Timestamp;
   /** How far it has come with each type that it watches. */
   maps: MapView[];
 }
@@ -119,10 +122,17 @@ export interface ClaimInput {
    */
   waitSeconds?: number;
   /**
-   * Claim exactly these, as far as they are queued: for workers that were told of them by RabbitMQ.
+   * Claim exactly these, as far as they are queued.
    * @maxItems 1000 must be at most 1000
    */
   keys?: WorkKey[];
+  /**
+   * Keys that messages from RabbitMQ named, which the worker takes off the queue with this call. It gets the most urgent keys
+   * instead: they may have been queued after those messages were sent. What is named and still queued afterwards is sent again.
+   * Not together with `keys`.
+   * @maxItems 1000 must be at most 1000
+   */
+  messages?: WorkKey[];
 }
 
 /** A claimed key with its object as it is now, or a stretch of another type's events to map. */
@@ -157,6 +167,19 @@ export interface MapEvent {
 
 export interface ClaimList {
   claims: Claim[];
+  /** Which of `messages` name no key of this controller; others have put them on its queue. Left out when all do. */
+  refused?: RefusedMessage[];
+}
+
+/** A message on the queue of a controller that names no key of it. */
+export interface RefusedMessage {
+  /**
+   * Its place in `messages`.
+   * @isInt
+   */
+  index: number;
+  /** What is wrong with it. */
+  reason: string;
 }
 
 export interface RenewInput {

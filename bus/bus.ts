@@ -19,6 +19,16 @@ export interface BusOptions {
   log: Log;
 }
 
+/** How the broker is, as far as this process knows. */
+export interface BrokerState {
+  /** `blocked`: it has too little memory or disk and takes no messages. */
+  state: 'ok' | 'away' | 'blocked';
+  /** Messages that are none of ours, parked by workers; counted by the replica that leads the work. */
+  parked: number;
+  /** Exchanges and queues that are not as they must be. */
+  problems: number;
+}
+
 /**
  * The way from a committed change to whoever waits for it, in one API process: the tails that feed HTTP watches, the relay
  * that makes work and publishes, the wake-ups between the replicas.
@@ -87,18 +97,24 @@ export class Bus {
   async stop(): Promise<void> {
     if (this.#stopped) return;
     this.#stopped = true;
+    // What waits for a broker that blocks or hangs would wait for ever: given up, and published by the next leader.
+    const impatience = setTimeout(() => void this.#rabbit?.stop(), 1_000);
     await this.#housekeeping.stop();
     await this.#feeder?.stop();
     await Promise.all([...this.#relays.values()].map(relay => relay.stop()));
     await Promise.all([...this.#tails.values()].map(tail => tail.stop()));
     await this.#leadership.stop();
     await this.#wakeups.stop();
+    clearTimeout(impatience);
     await this.#rabbit?.stop();
   }
 
-  /** Whether the broker answers; undefined when there is none. */
-  get brokerConnected(): boolean | undefined {
-    return this.#rabbit?.connected;
+  /** How the broker is; undefined when there is none. */
+  get broker(): BrokerState | undefined {
+    const rabbit = this.#rabbit;
+    if (!rabbit) return undefined;
+    const { blocked, connected, parked, problems } = rabbit;
+    return { state: blocked !== undefined ? 'blocked' : connected ? 'ok' : 'away', parked, problems };
   }
 
   /** Which parts this replica leads now, for metrics. */

@@ -1,3 +1,2 @@
-export { Bus, type BusOptions } from './bus.js';
-export { eventExchange, workQueue } from './rabbitmq.js';
+export { Bus, type BrokerState, type BusOptions } from './bus.js';
 export type { Tail } from './tail.js';

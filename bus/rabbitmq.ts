@@ -1,4 +1,6 @@
-import { Connection, type Publisher } from 'rabbitmq-client';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import { AMQPError, Connection, type Publisher } from 'rabbitmq-client';
+import { brokerAddress, eventExchange, parkingQueue, workQueue, workQueueArguments } from '../amqp.js';
 import type { Log, LogEvent } from '../db/index.js';
 
 /** A key on its way to a worker, or the news that a watched type has events to map. */
@@ -7,31 +9,39 @@ export type WorkMessage =
 
 /** Objects beyond this many bytes stay out of messages, which then say `truncated`: brokers are no object stores. */
 const largestObject = 64 * 1024;
-
-/** The exchange that carries every event of a type. */
-export const eventExchange = (type: string) => `syncsets.events.${type}`;
-/** The queue that carries the keys of a controller; each goes to one of its listeners. */
-export const workQueue = (controller: string) => `syncsets.work.${controller}`;
+/** A queue that others keep declaring their way is replaced once in so many ms: nobody is to fight over it all day. */
+const replaceAfter = 60_000;
+/** Milliseconds that a stop waits for the broker; one that blocks publishers would never answer. */
+const patience = 1_000;
 
 /**
  * Publishes to RabbitMQ 3.10 to 4.x: persistent messages with publisher confirms on one channel, which keeps their order.
- * Topology: a durable fanout exchange per type, a quorum queue per controller, nothing else.
+ * Topology: a durable fanout exchange per type, a quorum queue per controller, one for parked messages, nothing else.
+ * All of it is ours and is looked after: what is deleted by hand is declared again, a work queue of other arguments is replaced
+ * (the truth about work is in Postgres, its messages are hints), an exchange of another kind is reported, for others bind to it.
  */
 export class RabbitTransport {
   readonly #connection: Connection;
   readonly #publisher: Publisher;
   readonly #log: Log;
   readonly #types: string[];
-  readonly #declaredQueues = new Set<string>();
-  #connected = false;
-  #declared = false;
+  readonly #declared = new Set<string>();
+  readonly #replacedAt = new Map<string, number>();
+  /** Queues that were not there for a message. */
+  readonly #missing = new Set<string>();
+  /** What is wrong with an exchange or a queue, by its name. */
+  readonly #problems = new Map<string, string>();
+  #blocked: string | undefined;
+  #parked = 0;
   #lastReason = '';
+  #stopped: Promise<void> | undefined;
 
+  /** @throws TypeError the URL is none of a broker */
   constructor(options: { url: string; types: string[]; instance: string; log: Log }) {
     this.#types = options.types;
     this.#log = options.log;
     this.#connection = new Connection({
-      url: options.url,
+      ...brokerAddress(options.url),
       connectionName: `syncsets api ${options.instance}`,
       acquireTimeout: 3_000,
       connectionTimeout: 5_000,
@@ -40,35 +50,69 @@ export class RabbitTransport {
       heartbeat: 10,
       noDelay: true,
     });
-    this.#connection.on('error', error => this.#lost(reason(error)));
+    this.#connection.on('error', error => this.#failed(reasonOf(error)));
     this.#connection.on('connection', () => {
-      this.#connected = true;
       this.#lastReason = '';
+      this.#blocked = undefined;
+      this.#declared.clear();
       options.log('info', 'broker connected');
     });
-    this.#connection.on('connection.blocked', why => options.log('warn', 'broker blocks publishers', { reason: why }));
-    this.#connection.on('connection.unblocked', () => options.log('info', 'broker accepts messages again'));
+    this.#connection.on('connection.blocked', (why: unknown) => {
+      this.#blocked = String(why);
+      options.log(
+        'warn',
+        'broker blocks publishers until it has memory and disk again; writes, watches and work go on, publishing catches up later',
+        { reason: this.#blocked },
+      );
+    });
+    this.#connection.on('connection.unblocked', () => {
+      this.#blocked = undefined;
+      options.log('info', 'broker accepts messages again');
+    });
     this.#publisher = this.#connection.createPublisher({ confirm: true, maxAttempts: 1 });
+    this.#publisher.on('basic.return', ({ routingKey }) => this.#missing.add(routingKey));
   }
 
-  /** Whether the broker answers now. */
+  /** Whether the broker answers and takes messages now. */
   get connected(): boolean {
-    return this.#connected && this.#connection.ready;
+    return this.#connection.ready;
   }
 
-  async stop(): Promise<void> {
-    await this.#publisher.close().catch(() => undefined);
-    await this.#connection.close().catch(() => undefined);
+  /** Why the broker takes no messages (its memory or disk is low), while it is so. */
+  get blocked(): string | undefined {
+    return this.#blocked;
+  }
+
+  /** Exchanges and queues that are not as they must be, at the last look. */
+  get problems(): number {
+    return this.#problems.size;
+  }
+
+  /** Messages in the parking queue, at the last look. */
+  get parked(): number {
+    return this.#parked;
+  }
+
+  /** Closes the connection, within a second; what the broker has not confirmed then fails. May be called again. */
+  stop(): Promise<void> {
+    return (this.#stopped ??= (async () => {
+      const closed = this.#publisher.close().then(() => this.#connection.close());
+      const late = new AbortController();
+      await Promise.race([closed.catch(() => undefined), sleep(patience, undefined, late).catch(() => undefined)]);
+      late.abort();
+      this.#connection.unsafeDestroy();
+    })());
   }
 
   /** Publishes events of a type in their order; returns when the broker has confirmed all. Throws when it has not. */
   async publish(type: string, events: readonly LogEvent[]): Promise<void> {
-    await this.#declare();
+    const exchange = eventExchange(type);
+    await this.#declareExchange(exchange);
     await this.#all(
       events.map(event =>
         this.#publisher.send(
           {
-            exchange: eventExchange(type),
+            exchange,
             durable: true,
             contentType: 'application/json',
             headers: {
@@ -87,63 +131,111 @@ export class RabbitTransport {
     );
   }
 
-  /** Puts messages on the queue of a controller; returns when the broker has confirmed all. */
+  /** Makes sure that the queue of a controller is there. Throws when the broker has another one of that name. */
+  async prepare(controller: string): Promise<void> {
+    await this.#declareQueue(workQueue(controller));
+  }
+
+  /** Puts messages on the queue of a controller; returns when the broker has confirmed all. Throws when the queue is gone. */
   async send(controller: string, messages: WorkMessage[]): Promise<void> {
     const queue = workQueue(controller);
     await this.#declareQueue(queue);
-    await this.#all(
-      messages.map(message =>
-        this.#publisher.send(
-          { routingKey: queue, durable: true, contentType: 'application/json' },
-          Buffer.from(
-            JSON.stringify(
-              'map' in message
-                ? message
-                : {
-                    type: message.type,
-                    ...(message.namespace === '' ? {} : { namespace: message.namespace }),
-                    name: message.name,
-                    uid: message.uid,
-                    resourceVersion: message.version === null ? null : String(message.version),
-                  },
-            ),
-          ),
-        ),
-      ),
-    );
+    // Without `mandatory` the broker confirms what it throws away.
+    const envelope = { routingKey: queue, durable: true, mandatory: true, contentType: 'application/json' };
+    await this.#all(messages.map(message => this.#publisher.send(envelope, workBody(message))));
+    // What comes back comes before its confirmation, but is told a turn of the event loop later.
+    await nextTurn();
+    if (!this.#missing.delete(queue)) return;
+    this.#declared.delete(queue);
+    throw new Error(`the queue ${queue} was deleted by other hands; it is declared again`);
   }
 
-  /** Messages that wait in the queue of a controller. */
+  /** Messages that wait in the queue of a controller, which is looked after: declared again or replaced where needed. */
   async depth(controller: string): Promise<number> {
     const queue = workQueue(controller);
-    await this.#declareQueue(queue);
+    if (this.#declared.has(queue)) {
+      await this.#connection.queueDeclare({ queue, passive: true }).catch((error: unknown) => {
+        if (codeOf(error) !== 'NOT_FOUND') throw error;
+        this.#log('warn', 'a queue was deleted by other hands; it is declared again', { queue });
+      });
+    }
+    this.#declared.delete(queue);
+    return this.#declareQueue(queue);
+  }
+
+  /** Looks after what belongs to no controller: the exchanges, and how many messages are parked. */
+  async inspect(): Promise<void> {
+    for (const type of this.#types) {
+      this.#declared.delete(eventExchange(type));
+      await this.#declareExchange(eventExchange(type)).catch(() => undefined);
+    }
+    const { messageCount } = await this.#observed(parkingQueue.queue, () =>
+      this.#connection.queueDeclare(parkingQueue),
+    );
+    if (messageCount > this.#parked) {
+      this.#log('warn', 'messages that are none of ours were parked; their headers say why', {
+        queue: parkingQueue.queue,
+        messages: messageCount,
+      });
+    }
+    this.#parked = messageCount;
+  }
+
+  /** Removes the queue of a controller that is forgotten, if it is there. */
+  async forget(controller: string): Promise<void> {
+    const queue = workQueue(controller);
+    this.#declared.delete(queue);
+    this.#problems.delete(queue);
+    await this.#connection.queueDelete({ queue });
+  }
+
+  async #declareExchange(exchange: string): Promise<void> {
+    if (this.#declared.has(exchange)) return;
+    await this.#observed(exchange, () => this.#connection.exchangeDeclare({ exchange, type: 'fanout', durable: true }));
+    this.#declared.add(exchange);
+  }
+
+  /** Declares a queue unless that was done, and says how many messages it held; 0 when it was done. */
+  async #declareQueue(queue: string): Promise<number> {
+    if (this.#declared.has(queue)) return 0;
+    const declare = () => this.#connection.queueDeclare({ queue, durable: true, arguments: workQueueArguments });
+    const { messageCount } = await this.#observed(queue, async () => {
+      try {
+        return await declare();
+      } catch (error) {
+        const replaced = this.#replacedAt.get(queue);
+        const recently = replaced !== undefined && performance.now() - replaced < replaceAfter;
+        if (codeOf(error) !== 'PRECONDITION_FAILED' || recently) throw error;
+        this.#replacedAt.set(queue, performance.now());
+        this.#log('warn', 'a queue was declared differently by other hands; it is replaced', {
+          queue,
+          reason: reasonOf(error),
+        });
+        await this.#connection.queueDelete({ queue });
+        return declare();
+      }
+    });
+    this.#declared.add(queue);
+    return messageCount;
+  }
+
+  /** Does something with an exchange or a queue and keeps account of what is wrong with it. */
+  async #observed<T>(name: string, act: () => Promise<T>): Promise<T> {
     try {
-      return (await this.#connection.queueDeclare({ queue, passive: true })).messageCount;
+      const result = await act();
+      if (this.#problems.delete(name)) this.#log('info', 'as it must be on the broker again', { name });
+      return result;
     } catch (error) {
-      // Deleted by hand on the broker: the next look declares it again.
-      this.#declaredQueues.delete(queue);
+      // A broker that is away says nothing about what is on it.
+      if (this.connected && this.#problems.get(name) !== reasonOf(error)) {
+        this.#problems.set(name, reasonOf(error));
+        this.#log('error', 'not as it must be on the broker; delete it there, it is then declared anew', {
+          name,
+          reason: reasonOf(error),
+        });
+      }
       throw error;
     }
-  }
-
-  /** Removes the queue of a controller that is forgotten. */
-  async forget(controller: string): Promise<void> {
-    this.#declaredQueues.delete(workQueue(controller));
-    await this.#connection.queueDelete({ queue: workQueue(controller) });
-  }
-
-  async #declare(): Promise<void> {
-    if (this.#declared) return;
-    for (const type of this.#types) {
-      await this.#connection.exchangeDeclare({ exchange: eventExchange(type), type: 'fanout', durable: true });
-    }
-    this.#declared = true;
-  }
-
-  async #declareQueue(queue: string): Promise<void> {
-    if (this.#declaredQueues.has(queue)) return;
-    await this.#connection.queueDeclare({ queue, durable: true, arguments: { 'x-queue-type': 'quorum' } });
-    this.#declaredQueues.add(queue);
   }
 
   async #all(sends: Promise<void>[]): Promise<void> {
@@ -151,24 +243,35 @@ export class RabbitTransport {
     const failed = results.find(result => result.status === 'rejected');
     if (!failed) return;
     // What was declared may be gone with a broker that was replaced: declare it again before the next try.
-    this.#declared = false;
-    this.#declaredQueues.clear();
+    this.#declared.clear();
     throw failed.reason instanceof Error ? failed.reason : new Error(String(failed.reason));
   }
 
   // The client retries by itself for ever; one line a cause is enough.
-  #lost(why: string): void {
-    this.#connected = false;
-    this.#declared = false;
-    this.#declaredQueues.clear();
-    if (why === this.#lastReason) return;
+  #failed(why: string): void {
+    if (why === this.#lastReason || this.#stopped) return;
     this.#lastReason = why;
+    this.#declared.clear();
     this.#log(
       'warn',
       'broker away; check AMQP_URL and that it runs; writes, watches and work go on, publishing catches up later',
       { reason: why },
     );
   }
+}
+
+function workBody(message: WorkMessage): Buffer {
+  if ('map' in message) return Buffer.from(JSON.stringify(message));
+  const { type, namespace, name, uid, version } = message;
+  return Buffer.from(
+    JSON.stringify({
+      type,
+      ...(namespace === '' ? {} : { namespace }),
+      name,
+      uid,
+      resourceVersion: version === null ? null : String(version),
+    }),
+  );
 }
 
 function eventBody(type: string, event: LogEvent): Buffer {
@@ -178,6 +281,11 @@ function eventBody(type: string, event: LogEvent): Buffer {
   return Buffer.from(head + (large ? '"truncated":true}' : `"object":${object}}`));
 }
 
-function reason(error: unknown): string {
+/** What the broker calls an error, such as NOT_FOUND. */
+function codeOf(error: unknown): string | undefined {
+  return error instanceof AMQPError ? error.code : undefined;
+}
+
+function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

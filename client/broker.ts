@@ -1,4 +1,5 @@
-import { Connection, ConsumerStatus, type AsyncMessage, type ConsumerProps } from 'rabbitmq-client';
+import { Connection, ConsumerStatus, type AsyncMessage, type ConsumerProps, type Publisher } from 'rabbitmq-client';
+import { brokerAddress, parkingQueue, type BrokerAddress } from '../amqp.js';
 import { pause } from './backoff.js';
 
 /** Where the client reports what goes on in the background; pino's loggers fit. */
@@ -18,20 +19,29 @@ export interface Subscription {
   close(): Promise<void>;
 }
 
+/** Of a message that is parked so much is kept, in bytes. */
+const keptOfMessage = 64 * 1024;
+/** Milliseconds in which a parked message must be confirmed. */
+const parkTime = 5_000;
+
 /** One connection to RabbitMQ, opened when it is first needed and kept open through restarts of the broker. */
 export class Broker {
-  readonly #url: string;
+  readonly #address: BrokerAddress;
   readonly #log: Log;
   #connection: Connection | undefined;
+  /** Of its own: a broker that is low on memory stops reading from connections that publish, and acknowledgements with it. */
+  #parking: { connection: Connection; publisher: Publisher } | undefined;
+  readonly #told = new Map<string, number>();
   #down = false;
   readonly #onDown = new Set<() => void>();
 
-  /** @throws TypeError the URL is not amqp(s) */
+  /** @throws TypeError the URL is none of RabbitMQ */
   constructor(url: string, log: Log) {
-    if (!/^amqps?:$/.test(URL.canParse(url) ? new URL(url).protocol : '')) {
-      throw new TypeError('The URL of RabbitMQ must begin with amqp:// or amqps://');
+    try {
+      this.#address = brokerAddress(url);
+    } catch (error) {
+      throw error instanceof TypeError ? new TypeError(`The URL of RabbitMQ ${error.message}`) : error;
     }
-    this.#url = url;
     this.#log = log;
   }
 
@@ -76,20 +86,74 @@ export class Broker {
     };
   }
 
-  /** Closes the connection, at once if the broker does not answer. */
-  async close(): Promise<void> {
-    const connection = this.#connection;
-    this.#connection = undefined;
-    if (!connection) return;
-    await Promise.race([connection.close().catch((error: unknown) => this.#report(error)), pause(1000)]);
-    connection.unsafeDestroy();
+  /**
+   * Puts a message that is none of ours on the queue `syncsets.parked`, with the reason in its headers, and says so.
+   * @returns whether the broker has it now
+   */
+  async park({ body, contentType, routingKey }: AsyncMessage, queue: string, reason: string): Promise<boolean> {
+    const bytes = Buffer.isBuffer(body) ? body : Buffer.from(typeof body === 'string' ? body : JSON.stringify(body));
+    this.#tellOfParked(queue, reason, bytes.length);
+    const about = { reason, queue, routingKey, bytes: bytes.length, truncated: bytes.length > keptOfMessage };
+    const { connection, publisher } = this.#parker();
+    // One that blocks publishers counts as not connected: nothing is to gather here meanwhile.
+    const connected = await connection.onConnect(parkTime, true).then(
+      () => true,
+      () => false,
+    );
+    if (!connected) return false;
+    const sent = publisher
+      .send(
+        {
+          routingKey: parkingQueue.queue,
+          durable: true,
+          contentType: about.truncated ? 'application/octet-stream' : contentType,
+          headers: Object.fromEntries(Object.entries(about).map(([name, value]) => [`x-syncsets-${name}`, value])),
+        },
+        bytes.subarray(0, keptOfMessage),
+      )
+      .then(() => true);
+    return Promise.race([sent.catch(() => false), pause(parkTime).then(() => false)]);
   }
 
-  #connect(): Connection {
-    if (this.#connection) return this.#connection;
-    const connection = new Connection({
-      url: this.#url,
-      connectionName: 'syncsets client',
+  /** Closes the connections, at once if the broker does not answer. */
+  async close(): Promise<void> {
+    const connections = [this.#connection, this.#parking?.connection];
+    const publisher = this.#parking?.publisher;
+    this.#connection = undefined;
+    this.#parking = undefined;
+    await Promise.race([publisher?.close().catch((error: unknown) => this.#report(error)), pause(1000)]);
+    await Promise.all(
+      connections.map(async connection => {
+        if (!connection) return;
+        await Promise.race([connection.close().catch((error: unknown) => this.#report(error)), pause(1000)]);
+        connection.unsafeDestroy();
+      }),
+    );
+  }
+
+  #parker(): { connection: Connection; publisher: Publisher } {
+    if (this.#parking) return this.#parking;
+    const connection = this.#open('syncsets client, parking');
+    connection.on('error', error => this.#report(error));
+    const publisher = connection.createPublisher({ confirm: true, queues: [parkingQueue] });
+    return (this.#parking = { connection, publisher });
+  }
+
+  /** One line a minute for each reason: others may send a million of them. */
+  #tellOfParked(queue: string, reason: string, bytes: number): void {
+    const cause = `${queue} ${reason}`;
+    const now = performance.now();
+    if (now - (this.#told.get(cause) ?? -Infinity) < 60_000) return;
+    // Reasons hold what others wrote, without end.
+    if (this.#told.size >= 100) this.#told.clear();
+    this.#told.set(cause, now);
+    this.#log.warn({ queue, reason, bytes, parked: parkingQueue.queue }, 'parked a message that is none of ours');
+  }
+
+  #open(connectionName: string): Connection {
+    return new Connection({
+      ...this.#address,
+      connectionName,
       noDelay: true,
       // A broker that froze is noticed after four missed beats of 3 s; one that stopped, at once.
       heartbeat: 6,
@@ -98,6 +162,11 @@ export class Broker {
       acquireTimeout: 2000,
       connectionTimeout: 5000,
     });
+  }
+
+  #connect(): Connection {
+    if (this.#connection) return this.#connection;
+    const connection = this.#open('syncsets client');
     connection.on('error', error => {
       this.#report(error);
       for (const onDown of this.#onDown) onDown();

@@ -61,9 +61,22 @@ export interface ClaimRequest {
   max: number;
   /** Waits for work this long, at most 30. Default 0. */
   waitSeconds?: number;
-  /** Only these, as far as they are queued; as a worker asks that got them from RabbitMQ. */
+  /** Only these, as far as they are queued. */
   keys?: WorkKey[];
   signal?: AbortSignal;
+}
+
+/** What a worker asks for that was woken by messages. */
+export interface MessageClaimRequest extends Omit<ClaimRequest, 'keys' | 'waitSeconds'> {
+  /** The keys that the messages named; the most urgent ones are answered, which may be others. */
+  messages: WorkKey[];
+}
+
+/** A message that names no key of the controller: others have put it on the queue. */
+export interface RefusedMessage {
+  /** Its place among those that were sent. */
+  index: number;
+  reason: string;
 }
 
 /** One key, the keys of all objects that a selector matches, or all keys of a type. */

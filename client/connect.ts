@@ -15,7 +15,10 @@ export interface ConnectOptions {
   token?: string;
   /** PEM file of the authorities to trust instead of the system's. */
   caFile?: string;
-  /** RabbitMQ, for `events` and work queues; all else goes over HTTP. */
+  /**
+   * RabbitMQ, for `events` and work queues; all else goes over HTTP. `amqp://user:password@host`, or `amqps` with the authorities
+   * to trust as `?cacertfile=`; several nodes of a cluster joined by commas.
+   */
   amqpUrl?: string;
   /** Longest time for one attempt of a call. Default 30. */
   timeoutSeconds?: number;

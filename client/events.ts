@@ -188,7 +188,9 @@ function readMessage(body: unknown): Message | undefined {
   if (!('op' in body && 'resourceVersion' in body && 'previousResourceVersion' in body)) return undefined;
   const { op, resourceVersion, previousResourceVersion } = body;
   if (op !== 'ADDED' && op !== 'MODIFIED' && op !== 'DELETED') return undefined;
-  if (typeof resourceVersion !== 'string' || typeof previousResourceVersion !== 'string') return undefined;
+  // Others may publish too: what is no version must not become the one that was seen last.
+  const isVersion = (value: unknown): value is string => typeof value === 'string' && /^\d{1,19}$/.test(value);
+  if (!isVersion(resourceVersion) || !isVersion(previousResourceVersion)) return undefined;
   const whole = 'object' in body && !('truncated' in body && body.truncated === true);
   return { op, resourceVersion, previousResourceVersion, object: whole ? body.object : undefined };
 }

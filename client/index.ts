@@ -8,6 +8,8 @@ export type {
   Interest,
   KeyClaim,
   MapClaim,
+  MessageClaimRequest,
+  RefusedMessage,
   Registration,
   Renewal,
   Target,

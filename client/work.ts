@@ -1,6 +1,16 @@
 import type { IncomingMessage } from 'node:http';
 import type { ControllerView, WorkList } from './generated/index.js';
-import type { Claim, ClaimRequest, EnqueueRequest, Registration, Renewal, WorkQuery, WorkResult } from './claims.js';
+import type {
+  Claim,
+  ClaimRequest,
+  EnqueueRequest,
+  MessageClaimRequest,
+  RefusedMessage,
+  Registration,
+  Renewal,
+  WorkQuery,
+  WorkResult,
+} from './claims.js';
 import { linesOf } from './lines.js';
 import type { Transport } from './transport.js';
 
@@ -90,6 +100,25 @@ export class Controllers {
     const timeoutSeconds = (request.waitSeconds ?? 0) + 30;
     return (await this.#post<{ claims: Claim[] }>(name, 'claims', request, { signal, timeoutSeconds, repeat: 'never' }))
       .claims;
+  }
+
+  /**
+   * Claims the most urgent keys for messages that came from the controller's queue, which are used up by this: what they named
+   * and is still queued is sent again. `refused` are messages by foreign hands.
+   *
+   * @example
+   * const { claims } = await client.controllers.claimForMessages('hello', { worker, max: keys.length, messages: keys });
+   */
+  async claimForMessages(
+    name: string,
+    { signal, ...request }: MessageClaimRequest,
+  ): Promise<{ claims: Claim[]; refused: RefusedMessage[] }> {
+    const answer = await this.#post<{ claims: Claim[]; refused?: RefusedMessage[] }>(name, 'claims', request, {
+      signal,
+      timeoutSeconds: 30,
+      repeat: 'never',
+    });
+    return { claims: answer.claims, refused: answer.refused ?? [] };
   }
 
   /**

@@ -25,6 +25,8 @@ export interface WorkSummary {
   /** Seconds that the oldest queued key has waited. */
   oldestSeconds: number;
   workers: number;
+  /** When a worker was last seen alive, to the minute; the registration, if none ever was. RFC 3339. */
+  seenAt: string;
   maps: MapSummary[];
 }
 
@@ -55,7 +57,8 @@ export async function listControllers(database: Database): Promise<Registration[
 
 /**
  * Stores a registration. Of two that differ the higher revision wins: with a lower or an equal one nothing changes, the stored
- * registration is returned and `refused` says so. At the first registration, and when a watch is added, all existing objects are enqueued.
+ * registration is returned and `refused` says so. At the first registration, and when a watch or a part of a change is added, all
+ * existing objects are enqueued: what was changed before then woke nobody.
  */
 export async function registerController(
   database: Database,
@@ -96,6 +99,7 @@ export async function registerController(
         wanted.longRunning,
       ],
     });
+    await queries.query({ text: 'delete from syncsets.forgotten where controller = $1', values: [wanted.name] });
     await queries.query({
       text: 'delete from syncsets.maps where controller = $1 and not type = any ($2::text[])',
       values: [wanted.name, wanted.watches],
@@ -113,7 +117,8 @@ export async function registerController(
         values: [wanted.name, wanted.type],
       });
     }
-    if (present && !retyped && wanted.watches.every(type => present.watches.includes(type)))
+    const grows = (now: string[], before: string[]) => now.some(one => !before.includes(one));
+    if (present && !retyped && !grows(wanted.watches, present.watches) && !grows(wanted.interests, present.interests))
       return { stored: wanted, woken: others, refused: false };
     return {
       stored: wanted,
@@ -157,8 +162,54 @@ export async function deleteController(database: Database, name: string): Promis
       values: [name],
     });
     await queries.query({ text: 'delete from syncsets.work where controller = $1', values: [name] });
+    if (rows.length > 0) {
+      await queries.query({
+        text: 'insert into syncsets.forgotten (controller) values ($1) on conflict do nothing',
+        values: [name],
+      });
+    }
     return rows.length > 0;
   });
+}
+
+/** Controllers that were deleted and whose queue may still be on the broker; `settled` a minute after that. */
+export async function forgottenControllers(database: Database): Promise<{ controller: string; settled: boolean }[]> {
+  return database.query({
+    text: `select controller, at < clock_timestamp() - interval '1 minute' as settled from syncsets.forgotten`,
+  });
+}
+
+/** The queue of a deleted controller is gone for good. */
+export async function queueRemoved(database: Database, controller: string): Promise<void> {
+  await database.query({ text: 'delete from syncsets.forgotten where controller = $1', values: [controller] });
+}
+
+/** Notes which controllers have a live worker. */
+export async function noteWorkers(database: Database): Promise<void> {
+  await database.query({
+    text: `update syncsets.controllers c set seen_at = clock_timestamp() where exists (
+      select from syncsets.workers k where k.controller = c.name and k.expires_at > clock_timestamp())`,
+  });
+}
+
+/**
+ * Drops keys whose object is gone, of controllers that nobody has worked for in `days`, when the keys have waited as long.
+ * The keys of objects that there are cannot be more than those; those of gone ones would gather for ever. Who comes back later
+ * finds what is left, as with a watch older than the event log. Returns how many.
+ */
+export async function dropAbandonedWork(database: Database, days = 7): Promise<number> {
+  const rows = await database.query({
+    text: `delete from syncsets.work w using syncsets.controllers c
+      where c.name = w.controller and c.seen_at < clock_timestamp() - make_interval(days => $1)
+        and not exists (select from syncsets.workers k where k.controller = c.name)
+        and w.state = 'queued' and w.queued_at < clock_timestamp() - make_interval(days => $1)
+        -- '-' is no type: the key of a task has no object
+        and w.type <> '-' and not exists (
+          select from syncsets.objects o where o.type = w.type and o.namespace = w.namespace and o.name = w.name)
+      returning 1`,
+    values: [days],
+  });
+  return rows.length;
 }
 
 /** Keys are counted up to this many: a million of them would be read from disk for each scrape. */
@@ -182,6 +233,7 @@ export async function summarizeWork(
         coalesce(extract(epoch from clock_timestamp() - (select w.queued_at from syncsets.work w where w.controller = c.name
           and w.state = 'queued' order by w.queued_at limit 1)), 0)::double precision as "oldestSeconds",
         (select count(*) from syncsets.workers k where k.controller = c.name and k.expires_at > clock_timestamp()) as workers,
+        syncsets.rfc3339(c.seen_at) as "seenAt",
         (select coalesce(jsonb_agg(jsonb_build_object('type', m.type, 'behind', greatest(t.version - m.version, 0),
             'attempts', m.attempts, 'lastError', m.last_error,
             'notBefore', case when m.not_before > clock_timestamp() then syncsets.rfc3339(m.not_before) end) order by m.type), '[]')

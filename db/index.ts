@@ -37,8 +37,12 @@ export {
 } from './relay.js';
 export {
   deleteController,
+  dropAbandonedWork,
   findController,
+  forgottenControllers,
   listControllers,
+  noteWorkers,
+  queueRemoved,
   registerController,
   summarizeWork,
   type MapSummary,
@@ -58,11 +62,13 @@ export {
   shrinkLease,
   takeUnsent,
   unsend,
+  unsendKeys,
   wakeDueWork,
   type ClaimedKey,
   type ClaimedMap,
   type EnqueueTarget,
   type KeyResult,
+  type SentKeys,
   type WorkRow,
 } from './work.js';
 export { claimMap, finishMap } from './maps.js';

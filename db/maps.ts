@@ -25,7 +25,7 @@ export async function claimMap(
         where m.controller = $1 and m.version < t.version and m.not_before <= clock_timestamp()
           and not exists (select from syncsets.workers k where k.controller = m.controller and k.worker = m.worker
             and m.nonce is not null and k.expires_at > clock_timestamp())
-        limit 1 for update of m skip locked`,
+        order by m.claimed_at limit 1 for update of m skip locked`,
       values: [controller],
     });
     if (!map) return undefined;
@@ -48,7 +48,8 @@ export async function claimMap(
       return undefined;
     }
     await queries.query({
-      text: 'update syncsets.maps set nonce = $3, worker = $4, upto = $5 where controller = $1 and type = $2',
+      text: `update syncsets.maps set nonce = $3, worker = $4, upto = $5, claimed_at = clock_timestamp()
+        where controller = $1 and type = $2`,
       values: [controller, map.type, map.nonce, worker, events.at(-1)?.version ?? map.head],
     });
     return {
@@ -85,7 +86,7 @@ export async function finishMap(
     if ('error' in result) {
       await queries.query({
         text: `update syncsets.maps set nonce = null, worker = null, attempts = attempts + 1, last_error = $3,
-            not_before = clock_timestamp() + make_interval(secs => least(300, power(2, least(attempts, 10))))
+            not_before = clock_timestamp() + make_interval(secs => least(300, power(2, least(attempts, 10))) * (1 - random() * 0.1))
           where controller = $1 and type = $2`,
         values: [map.controller, map.type, result.error],
       });

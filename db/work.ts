@@ -49,11 +49,28 @@ export interface WorkRow extends Key {
   parked: boolean;
 }
 
-/** Claims up to `max` keys, or of `keys` those that are queued. Extends the worker's lease by `seconds`. */
+/**
+ * Claims up to `max` keys, or of `keys` those that are queued. `messages` are keys whose messages the worker took off its queue:
+ * it gets the most urgent ones instead, and those of them that stay queued are sent again. Extends the worker's lease by `seconds`.
+ */
 export async function claimKeys(
   database: Database,
-  claim: { controller: string; worker: string; max: number; seconds: number; keys?: ({ type: string } & Key)[] },
+  claim: {
+    controller: string;
+    worker: string;
+    max: number;
+    seconds: number;
+    keys?: ({ type: string } & Key)[];
+    messages?: ({ type: string } & Key)[];
+  },
 ): Promise<ClaimedKey[]> {
+  if (claim.messages) {
+    return database.query<ClaimedKey>({
+      name: 'claim-instead',
+      text: 'select type, namespace, name, uid, attempts, reason, nonce, object, age from syncsets.claim_instead($1, $2, $3, $4, $5)',
+      values: [claim.controller, claim.worker, claim.max, claim.seconds, JSON.stringify(claim.messages)],
+    });
+  }
   return database.query<ClaimedKey>({
     name: 'claim',
     text: 'select type, namespace, name, uid, attempts, reason, nonce, object, age from syncsets.claim($1, $2, $3, $4, $5)',
@@ -79,7 +96,7 @@ export async function finishKeys(
 
 /**
  * Enqueues keys for a controller at a priority, after some seconds if given. Returns how many keys that are, and whether
- * workers should be woken.
+ * workers should be woken. Nothing is enqueued for a controller that is deleted meanwhile: its rows would stay for ever.
  */
 export async function enqueueKeys(
   queries: Queries,
@@ -99,10 +116,11 @@ export async function enqueueKeys(
     enqueued(
       await queries.query<{ count: number; woken: string[] }>({
         name: 'enqueue-named',
-        text: `select count(*), syncsets.enqueue(coalesce(array_agg(
+        text: `with registered as materialized (select from syncsets.controllers c where c.name = $1 for key share)
+          select count(*), syncsets.enqueue(coalesce(array_agg(
               row($1, k.type, k.namespace, k.name, null, null, $5::integer, $6)::syncsets.key), '{}'),
             clock_timestamp() + make_interval(secs => $7)) as woken
-          from unnest($2::text[], $3::text[], $4::text[]) as k(type, namespace, name)`,
+          from unnest($2::text[], $3::text[], $4::text[]) as k(type, namespace, name) where exists (select from registered)`,
         values: [
           controller,
           named.map(key => key.type),
@@ -122,10 +140,11 @@ export async function enqueueKeys(
     if (target.namespace !== undefined) conditions.push(`o.namespace = $${values.push(target.namespace)}`);
     enqueued(
       await queries.query<{ count: number; woken: string[] }>({
-        text: `select count(*), syncsets.enqueue(coalesce(array_agg(
+        text: `with registered as materialized (select from syncsets.controllers c where c.name = $1 for key share)
+          select count(*), syncsets.enqueue(coalesce(array_agg(
               row($1, o.type, o.namespace, o.name, o.uid, o.version, $3::integer, $4)::syncsets.key), '{}'),
             clock_timestamp() + make_interval(secs => $5)) as woken
-          from syncsets.objects o where o.type = $2 ${conditions.map(condition => `and ${condition}`).join(' ')}`,
+          from syncsets.objects o where o.type = $2 and exists (select from registered) ${conditions.map(condition => `and ${condition}`).join(' ')}`,
         values,
       }),
     );
@@ -231,7 +250,10 @@ export async function isHeld(database: Queries, claim: ClaimReference): Promise<
   return rows.length > 0;
 }
 
-/** Queues keys that are due, and what workers whose lease ran out held; returns the controllers with new keys. */
+/**
+ * Queues keys that are due, up to 5,000 of them, and what workers whose lease ran out held; returns the controllers with new
+ * keys.
+ */
 export async function wakeDueWork(database: Database): Promise<string[]> {
   const [row] = await database.query<{ woken: string[] }>({
     name: 'wake-due',
@@ -287,18 +309,25 @@ export async function takeUnsent(
   });
 }
 
-/** How many queued keys of each controller are out on its queue, whether others wait to be sent, and the highest priority among those. */
-export async function sentKeys(
-  database: Database,
-): Promise<{ controller: string; out: number; unsent: boolean; urgent: boolean; maps: string[] }[]> {
-  return database.query({
+/** What a controller has out on its RabbitMQ queue, and what waits to be sent there. */
+export interface SentKeys {
+  controller: string;
+  /** Queued keys whose message is out, counted up to 50,000. */
+  out: number;
+  /** The highest priority among those that are not; null when there are none. */
+  waiting: number | null;
+  /** Watched types with events that nobody maps at present. */
+  maps: string[];
+}
+
+export async function sentKeys(database: Database): Promise<SentKeys[]> {
+  return database.query<SentKeys>({
     name: 'sent-keys',
     text: `select c.name as controller,
         (select count(*) from (select from syncsets.work w where w.controller = c.name and w.state = 'queued'
-          and w.sent_at is not null limit 20000) o)::integer as out,
-        exists (select from syncsets.work w where w.controller = c.name and w.state = 'queued' and w.sent_at is null) as unsent,
-        exists (select from syncsets.work w where w.controller = c.name and w.state = 'queued' and w.sent_at is null
-          and w.priority > 0) as urgent,
+          and w.sent_at is not null limit 50000) o)::integer as out,
+        (select w.priority from syncsets.work w where w.controller = c.name and w.state = 'queued' and w.sent_at is null
+          order by w.priority desc, w.rank limit 1) as waiting,
         array(select m.type from syncsets.maps m join syncsets.types t on t.type = m.type
           where m.controller = c.name and m.version < t.version and m.nonce is null and m.not_before <= clock_timestamp()) as maps
       from syncsets.controllers c`,
@@ -318,4 +347,22 @@ export async function unsend(database: Database, controller: string, seconds: nu
     values: [controller, seconds],
   });
   return rows.length;
+}
+
+/** Forgets that these keys were sent: the broker has not taken their messages. */
+export async function unsendKeys(
+  database: Database,
+  controller: string,
+  keys: ({ type: string } & Key)[],
+): Promise<void> {
+  await database.query({
+    text: `with lost as materialized (
+        select w.type, w.namespace, w.name from unnest($2::text[], $3::text[], $4::text[]) as k(type, namespace, name)
+        join syncsets.work w on w.controller = $1 and w.type = k.type and w.namespace = k.namespace and w.name = k.name
+        where w.state = 'queued' for update of w skip locked
+      )
+      update syncsets.work w set sent_at = null from lost l
+      where w.controller = $1 and w.type = l.type and w.namespace = l.namespace and w.name = l.name`,
+    values: [controller, keys.map(key => key.type), keys.map(key => key.namespace), keys.map(key => key.name)],
+  });
 }

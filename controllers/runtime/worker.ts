@@ -6,8 +6,8 @@ import {
   type Client,
   type ControllerView,
   type MapClaim,
+  type RefusedMessage,
   type Resource,
-  type WorkKey,
 } from '../../client/index.js';
 import type { Controller } from './controller.js';
 import { Lease } from './lease.js';
@@ -22,7 +22,7 @@ import { messageOf, Runs } from './runs.js';
 const longPoll = 25;
 const bridgePoll = 2;
 /** Seconds without a message after which the queue is not believed to be all there is. */
-const idleCheck = 5;
+const idleCheck = 2;
 /** Most keys in one call. */
 const largestClaim = 1000;
 /** Milliseconds that a stop waits for work in hand, and for the last results. */
@@ -53,6 +53,8 @@ export class Worker<T extends Resource> {
   /** Tokens of maps that are being turned into keys. */
   readonly #maps = new Set<string>();
   #queue: WorkQueue | undefined;
+  /** There is work that no message told of: the broker is blocked or in trouble, though it keeps its connections. */
+  #silent = false;
   #loop: Promise<void> = Promise.resolve();
   #stopped: Promise<void> | undefined;
   #registered = false;
@@ -187,17 +189,34 @@ export class Worker<T extends Resource> {
   async #claim(max: number, signal: AbortSignal): Promise<Claim[]> {
     const queue = this.#queue;
     if (!queue?.isReady()) return this.#ask({ max, waitSeconds: queue ? bridgePoll : longPoll }, signal);
-    const messages = await queue.take(max, { idleSeconds: idleCheck, signal });
+    const messages = await queue.take(max, { idleSeconds: this.#silent ? 0 : idleCheck, signal });
     if (this.#isStopping()) return [];
-    if (!messages) return queue.isReady() ? this.#ask({ max }, signal) : [];
+    if (!messages) {
+      if (!queue.isReady()) return [];
+      const claims = await this.#ask({ max, waitSeconds: this.#silent ? bridgePoll : 0 }, signal);
+      this.#silent = claims.length > 0;
+      return claims;
+    }
+    this.#silent = false;
+    let refused: RefusedMessage[] = [];
     try {
-      return await this.#ask({ max, keys: messages.keys }, signal);
+      // As many as there were messages, so that the other replicas have their share.
+      const request = { max: Math.min(max, Math.max(1, messages.keys.length)), messages: messages.keys };
+      const sentAt = performance.now();
+      const answer = await this.#client.controllers.claimForMessages(this.#controller.name, {
+        worker: this.#name,
+        ...request,
+        signal,
+      });
+      this.#lease.extended(sentAt, this.#claimSeconds);
+      refused = answer.refused;
+      return answer.claims;
     } finally {
-      messages.acknowledge();
+      messages.acknowledge(refused);
     }
   }
 
-  async #ask(request: { max: number; waitSeconds?: number; keys?: WorkKey[] }, signal: AbortSignal): Promise<Claim[]> {
+  async #ask(request: { max: number; waitSeconds?: number }, signal: AbortSignal): Promise<Claim[]> {
     const sentAt = performance.now();
     // A long poll's answer says nothing certain about the lease, which is counted from the question.
     const patient = this.#lease.left > this.#claimSeconds * 500;
