@@ -162,8 +162,8 @@ export class Bus {
     return tail;
   }
 
-  /** Removes what the broker holds for a controller that is forgotten. */
+  /** Removes what the broker holds for a controller that is forgotten; later, when it does not answer now. */
   async forget(controller: string): Promise<void> {
-    await this.#rabbit?.forget(controller);
+    if (this.#rabbit?.connected) await this.#rabbit.forget(controller);
   }
 }

@@ -19,6 +19,8 @@ export interface Subscription {
   close(): Promise<void>;
 }
 
+/** Milliseconds after which bindings are declared again: they go with an exchange that others delete, and nobody says so. */
+const rebindAfter = 10_000;
 /** Of a message that is parked so much is kept, in bytes. */
 const keptOfMessage = 64 * 1024;
 /** Milliseconds in which a parked message must be confirmed. */
@@ -46,7 +48,7 @@ export class Broker {
   }
 
   /**
-   * Consumes a queue, again after each reconnect.
+   * Consumes a queue, again after each reconnect. Its bindings are declared again every 10 s.
    * @param onChange told when messages begin to arrive (true) and when they no longer do (false); what was unacknowledged
    *   then comes again
    */
@@ -74,11 +76,25 @@ export class Broker {
       this.#report(error);
       change(false);
     });
+    const { exchanges = [], queueBindings = [] } = props;
+    const rebind = async () => {
+      if (!ready) return;
+      const connection = this.#connect();
+      for (const exchange of exchanges) await connection.exchangeDeclare(exchange);
+      for (const binding of queueBindings) await connection.queueBind({ ...binding, queue: consumer.queue });
+    };
+    const renewal = setInterval(() => {
+      rebind().catch((error: unknown) => {
+        this.#log.warn({ error: error instanceof Error ? error.message : String(error) }, 'a queue cannot be bound');
+      });
+    }, rebindAfter).unref();
+    if (queueBindings.length === 0) clearInterval(renewal);
     return {
       get ready() {
         return ready;
       },
       close: async () => {
+        clearInterval(renewal);
         this.#onDown.delete(onDown);
         // While the broker is away, closing waits for a channel that does not come.
         await Promise.race([consumer.close().catch((error: unknown) => this.#report(error)), pause(1000)]);

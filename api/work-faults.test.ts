@@ -1,0 +1,198 @@
+import { expect } from 'chai';
+import { TestController } from '../test/controller.js';
+import { startApi, type TestApi } from '../test/platform.js';
+import { until } from '../test/until.js';
+
+describe('workers that misbehave', () => {
+  let api: TestApi;
+  let controller: TestController;
+  let serial = 0;
+  before(async () => {
+    api = await startApi();
+  });
+  beforeEach(() => {
+    controller = new TestController(api, `fault${++serial}`);
+  });
+  afterEach(() => controller.remove());
+  after(() => api.stop());
+
+  const name = () => ({ name: `f${serial}` });
+  async function claimed(fields: object = {}) {
+    await controller.register(fields);
+    await controller.enqueue({ keys: [name()] });
+    const [claim] = await controller.claim({ worker: 'w1' });
+    return claim!;
+  }
+  /** Ends the leases of a worker now: the time until then is the database's alone. */
+  const expire = (worker: string) =>
+    api.database.query({
+      text: `update syncsets.workers set expires_at = clock_timestamp() where controller = $1 and worker = $2`,
+      values: [controller.name, worker],
+    });
+
+  it('lose their keys when they never answer, and count for nothing afterwards', async () => {
+    const lost = await claimed({ claimSeconds: 60 });
+    await expire('w1');
+    const [again] = await controller.claim({ worker: 'w2', waitSeconds: 5 });
+    expect(again).to.include({ ...name(), reason: 'lease expired', attempts: 0 });
+    expect(await controller.done([lost])).to.deep.equal(['fenced']);
+    expect(await controller.done([again!])).to.deep.equal(['ok']);
+  });
+
+  it('are heard once when they answer twice, in two calls or in one', async () => {
+    const first = await claimed();
+    expect(await controller.done([first])).to.deep.equal(['ok']);
+    expect(await controller.done([first])).to.deep.equal(['fenced']);
+    await controller.enqueue({ keys: [name()] });
+    const [second] = await controller.claim();
+    const results = [
+      { token: second!.token, result: 'done' },
+      { token: second!.token, result: 'terminal', message: 'or not' },
+    ];
+    const { body } = await api.call('POST', `${controller.path}/claims/done`, { results });
+    expect(body.results.map(({ state }: { state: string }) => state)).to.deep.equal(['ok', 'fenced']);
+    expect(await controller.view()).to.include({ queued: 0, claimed: 0, waiting: 0 });
+  });
+
+  it('end the claim of another worker with its token, once, and its own answer is then fenced', async () => {
+    const one = await claimed();
+    await controller.claim({ worker: 'w2' });
+    expect(await controller.done([one])).to.deep.equal(['ok']);
+    expect(await controller.done([one])).to.deep.equal(['fenced']);
+    const write = await api.call('POST', '/v1/clusters', { ...name() }, { Claim: one.token });
+    expect([write.status, write.body.error.code]).to.deep.equal([409, 'Fenced']);
+  });
+
+  it('reach nothing with the token of another controller', async () => {
+    const one = await claimed();
+    const other = new TestController(api, `${controller.name}-other`);
+    await other.register();
+    const results = [{ token: one.token, result: 'done', enqueue: [{ name: 'smuggled' }] }];
+    const { body } = await api.call('POST', `${other.path}/claims/done`, { results });
+    expect(body.results[0].state).to.equal('fenced');
+    expect(await controller.view()).to.include({ claimed: 1 });
+    await other.remove();
+  });
+
+  it('that claim 10,000 keys and die leave all of them to others, none twice', async function () {
+    this.timeout(60_000);
+    await controller.register({ claimSeconds: 60 });
+    await api.database.query({
+      text: `select syncsets.enqueue(array(select row($1, 'clusters', 'n' || n % 50, 'k' || n, null, null, 0, 'test')::syncsets.key
+        from generate_series(1, 10000) n))`,
+      values: [controller.name],
+    });
+    const greedy = new Set<string>();
+    for (let i = 0; i < 10; i++)
+      for (const { token } of await controller.claim({ worker: 'greedy', max: 1_000 })) greedy.add(token);
+    expect(greedy.size).to.equal(10_000);
+    expect(await controller.claim({ worker: 'heir' })).to.deep.equal([]);
+    await expire('greedy');
+    await controller.queued(10_000);
+    const inherited: string[] = [];
+    while (inherited.length < 10_000) {
+      const claims = await controller.claim({ worker: 'heir', max: 1_000 });
+      expect(claims).not.to.deep.equal([]);
+      inherited.push(...claims.map(claim => claim.name));
+      expect(new Set(await controller.done(claims))).to.deep.equal(new Set(['ok']));
+    }
+    expect(new Set(inherited).size).to.equal(10_000);
+    expect(new Set(await controller.done([...greedy].slice(0, 1_000).map(token => ({ token }))))).to.deep.equal(
+      new Set(['fenced']),
+    );
+  });
+
+  it('may have any clock, as may the API: only the database’s counts', async () => {
+    const { now } = Date;
+    try {
+      Date.now = () => now() + 600_000;
+      const first = await claimed({ claimSeconds: 2 });
+      Date.now = () => now() - 600_000;
+      expect(await controller.done([first], { result: 'done', requeueAfterSeconds: 1 })).to.deep.equal(['ok']);
+      const [due] = await controller.claim({ waitSeconds: 5 });
+      expect(due?.reason).to.equal('requeueAfter');
+      Date.now = () => now() + 600_000;
+      // Held: the lease is 2 s of the database's.
+      expect(await controller.claim({ worker: 'w2' })).to.deep.equal([]);
+      const [taken] = await controller.claim({ worker: 'w2', waitSeconds: 5 });
+      expect(taken?.reason).to.equal('lease expired');
+    } finally {
+      Date.now = now;
+    }
+  });
+
+  it('back off by 1 s, 2 s, 4 s up to 5 min, less a tenth at most', async () => {
+    for (const [attempts, longest] of [
+      [0, 1],
+      [1, 2],
+      [3, 8],
+      [8, 256],
+      [9, 300],
+      [500, 300],
+    ] as const) {
+      if (attempts === 0) await controller.register();
+      await controller.enqueue({ keys: [name()] });
+      const [claim] = await controller.claim();
+      await api.database.query({
+        text: 'update syncsets.work set attempts = $2 where controller = $1',
+        values: [controller.name, attempts],
+      });
+      await controller.done([claim!], { result: 'error', message: 'no luck' });
+      const [row] = await api.database.query<{ seconds: number }>({
+        text: `select extract(epoch from not_before - queued_at)::double precision as seconds from syncsets.work where controller = $1`,
+        values: [controller.name],
+      });
+      expect(row?.seconds, `after ${attempts}`).to.be.within(longest * 0.89, longest * 1.01);
+    }
+  });
+
+  it('find their timers kept when all of the API is restarted', async () => {
+    const own = await startApi();
+    const one = new TestController(own, 'kept');
+    await one.register();
+    await one.enqueue({ keys: [{ name: 'later' }], afterSeconds: 2 });
+    const [due] = await own.database.query<{ at: number }>({
+      text: 'select extract(epoch from not_before)::double precision as at from syncsets.work',
+    });
+    const replica = await startApi({ databaseUrl: own.databaseUrl });
+    // What is left of the first one holds the database; its timers and server are gone.
+    await own.call('GET', '/healthz');
+    const claims = await new TestController(replica, 'kept').claim({ waitSeconds: 10 });
+    expect(claims.map(claim => claim.name)).to.deep.equal(['later']);
+    const [at] = await own.database.query<{ late: number }>({
+      text: 'select extract(epoch from clock_timestamp())::double precision - $1 as late',
+      values: [due?.at],
+    });
+    expect(at?.late).to.be.within(0, 1.5);
+    await replica.stop();
+    await own.stop();
+  });
+
+  it('that are gone for good are seen by when they were last there, and leave no keys of gone objects for ever', async () => {
+    await controller.register();
+    await api.call('POST', '/v1/clusters', { name: `kept${serial}` });
+    await controller.enqueue({ keys: [{ name: 'gone' }] });
+    await controller.queued(2);
+    const { dropAbandonedWork, noteWorkers } = await import('../db/index.js');
+    await api.database.query({
+      text: `update syncsets.controllers set seen_at = '2020-01-01' where name = $1`,
+      values: [controller.name],
+    });
+    await api.database.query({
+      text: `update syncsets.work set queued_at = '2020-01-01' where controller = $1`,
+      values: [controller.name],
+    });
+    // It has a live worker, who claims nothing.
+    await noteWorkers(api.database);
+    expect(Date.parse((await controller.view()).lastSeenAt)).to.be.greaterThan(Date.parse('2021-01-01'));
+    expect(await dropAbandonedWork(api.database)).to.equal(0);
+    await api.database.query({
+      text: `update syncsets.controllers set seen_at = '2020-01-01' where name = $1`,
+      values: [controller.name],
+    });
+    await api.call('DELETE', `${controller.path}/workers/w1`);
+    expect((await controller.view()).lastSeenAt).to.match(/^2020-01-01/);
+    expect(await dropAbandonedWork(api.database)).to.equal(1);
+    expect((await controller.claim()).map(claim => claim.name)).to.deep.equal([`kept${serial}`]);
+  });
+});
