@@ -1,7 +1,6 @@
 import { expect } from 'chai';
 import { TestController } from '../test/controller.js';
 import { startApi, type TestApi } from '../test/platform.js';
-import { until } from '../test/until.js';
 
 describe('workers that misbehave', () => {
   let api: TestApi;

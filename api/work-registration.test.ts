@@ -74,7 +74,7 @@ describe('registrations of controllers', () => {
       what: 'a map',
     });
     await put({ type: 'clusters', watches: [], revision: 2 });
-    expect(await controller.done([map as TestClaim])).to.deep.equal(['fenced']);
+    expect(await controller.done([map])).to.deep.equal(['fenced']);
     await api.call('PATCH', '/v1/secrets/default/there', { labels: { at: 'later' } });
     expect((await controller.claim({ waitSeconds: 0.5 })).filter(({ kind }) => kind === 'map')).to.deep.equal([]);
   });
