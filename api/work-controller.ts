@@ -152,7 +152,10 @@ export class WorkController extends Controller {
     if (!found) throw notFound(`The controller ${name}`);
     bus.registered();
     await bus.forget(name).catch((error: unknown) => {
-      log('warn', 'queue of a forgotten controller is removed from the broker later', { controller: name, reason: String(error) });
+      log('warn', 'queue of a forgotten controller is removed from the broker later', {
+        controller: name,
+        reason: String(error),
+      });
     });
   }
 

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { TestController, type TestClaim } from '../test/controller.js';
+import { TestController } from '../test/controller.js';
 import { startApi, type TestApi } from '../test/platform.js';
 import { until } from '../test/until.js';
 
