@@ -46,7 +46,8 @@ export abstract class ResourceController extends Controller {
     }
     if (watch !== true) {
       await sendList(this.#platform, response, selection, {
-        limit,
+        // Nobody gets to see the objects; one tells as well as all whether the list can be had.
+        limit: request.method === 'HEAD' ? 1 : limit,
         continue: query.continue,
         resourceVersion: version,
       });
