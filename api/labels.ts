@@ -6,7 +6,17 @@ import { check, type FieldError } from './validation.js';
 // The rules are those of Kubernetes ("Labels and Selectors", "Annotations", "Owners and Dependents" of its documentation), so
 // that objects can go from one to the other.
 
-const limits = { labels: 64, name: 63, prefix: 253, value: 63, annotationBytes: 256 * 1024 };
+// Kubernetes has no limit to the number of labels, finalizers and owners. Here each costs time in every write of the object: 100,000
+// finalizers held the process up for a second.
+const limits = {
+  labels: 64,
+  finalizers: 64,
+  owners: 1_000,
+  name: 63,
+  prefix: 253,
+  value: 63,
+  annotationBytes: 256 * 1024,
+};
 const name = /^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$/;
 const prefix = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
 
@@ -14,9 +24,7 @@ const prefix = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*
 export function checkLabels(labels: Record<string, unknown>, path: string): FieldError[] {
   const errors: FieldError[] = [];
   const entries = Object.entries(labels);
-  if (entries.length > limits.labels) {
-    errors.push({ path, message: `must have at most ${limits.labels} labels, not ${entries.length}` });
-  }
+  if (entries.length > limits.labels) return tooMany(path, 'labels', entries.length);
   for (const [key, value] of entries) {
     errors.push(...checkKey(key, `${path}.${key}`), ...checkLabelValue(value, `${path}.${key}`));
   }
@@ -53,9 +61,13 @@ export function checkKey(key: string, path: string): FieldError[] {
 
 /**
  * Everything that is wrong with what every object may carry: labels, annotations, finalizers and owners, in type and syntax.
- * `object.namespace` is that of the object; cluster-wide objects have none, or an empty one.
+ * `object.namespace` is that of the object; cluster-wide objects have none, or an empty one. With `only`, nothing but these fields
+ * is looked at.
  */
-export function checkEnvelope(object: JsonObject): FieldError[] {
+export function checkEnvelope(whole: JsonObject, only?: Set<string>): FieldError[] {
+  const object = only
+    ? Object.fromEntries(Object.entries(whole).filter(([field]) => only.has(field) || field === 'namespace'))
+    : whole;
   const errors: FieldError[] = [];
   const texts = {
     dataType: 'nestedObjectLiteral',
@@ -77,21 +89,24 @@ export function checkEnvelope(object: JsonObject): FieldError[] {
 
 function checkAnnotations(annotations: JsonObject): ErrorDetail[] {
   const entries = Object.entries(annotations);
-  const errors = entries.flatMap(([key]) => checkKey(key, `annotations.${key}`));
   const bytes = entries.reduce(
     (sum, [key, value]) => sum + Buffer.byteLength(key) + Buffer.byteLength(String(value)),
     0,
   );
   if (bytes > limits.annotationBytes) {
-    errors.push({
-      path: 'annotations',
-      message: `must have at most ${limits.annotationBytes} bytes together, not ${bytes}`,
-    });
+    const message = `must have at most ${limits.annotationBytes} bytes together, not ${bytes}`;
+    return [{ path: 'annotations', message }];
   }
-  return errors;
+  return entries.flatMap(([key]) => checkKey(key, `annotations.${key}`));
+}
+
+// What is beyond a limit is not looked at one by one.
+function tooMany(path: string, what: 'finalizers' | 'labels' | 'owners', count: number): ErrorDetail[] {
+  return [{ path, message: `must have at most ${limits[what]} ${what}, not ${count}` }];
 }
 
 function checkFinalizers(finalizers: unknown[]): ErrorDetail[] {
+  if (finalizers.length > limits.finalizers) return tooMany('finalizers', 'finalizers', finalizers.length);
   const seen = new Set<unknown>();
   return finalizers.flatMap((finalizer, i) => {
     const path = `finalizers[${i}]`;
@@ -101,6 +116,7 @@ function checkFinalizers(finalizers: unknown[]): ErrorDetail[] {
 }
 
 function checkOwners(owners: JsonObject[], namespace: unknown): ErrorDetail[] {
+  if (owners.length > limits.owners) return tooMany('owners', 'owners', owners.length);
   const errors: ErrorDetail[] = [];
   const controllers = owners.filter(owner => owner['controller'] === true);
   if (controllers.length > 1) {

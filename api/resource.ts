@@ -10,10 +10,10 @@ export interface Envelope {
   annotations?: { [key: string]: string };
   /**
    * Whoever must clean up before this object goes puts a name here, for example `example.com/volumes`. A DELETE then only sets
-   * `deletedAt`; the object goes when the last name has been taken out. None can be added once `deletedAt` is set.
+   * `deletedAt`; the object goes when the last name has been taken out. None can be added once `deletedAt` is set. At most 64.
    */
   finalizers?: string[];
-  /** The objects that this one belongs to. When the last of them is gone, this object is deleted as well. */
+  /** The objects that this one belongs to, at most 1,000. When the last of them is gone, this object is deleted as well. */
   owners?: Owner[];
 }
 

@@ -6,6 +6,8 @@ import type { TypeDefinition } from './type-definition.js';
 
 /** What clients see in place of a secret value. Sending it back keeps the stored value. */
 export const mask = '••••••';
+/** Each value of a map is encrypted and hashed by itself: 20,000 took a second, in every write of the object. */
+const maxValues = 1_000;
 
 /** One value at rest: key id, nonce + ciphertext + tag in base64, and an equality tag. */
 interface SealedValue {
@@ -117,6 +119,12 @@ export class Secrets {
       if (!isObject(value)) continue;
       const values: [string, SealedValue][] = [];
       const beforeKeys = before && !isSealed(before) ? before : {};
+      const count = Object.keys(value).length;
+      if (count > Math.max(maxValues, Object.keys(beforeKeys).length)) {
+        violations.push({ path: field, message: `must have at most ${maxValues} values, not ${count}` });
+        masked[field] = {};
+        continue;
+      }
       for (const [key, item] of Object.entries(value)) {
         const fresh = one(item, `${field}.${key}`, Object.hasOwn(beforeKeys, key) ? beforeKeys[key] : undefined);
         if (fresh) values.push([key, fresh]);

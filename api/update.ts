@@ -155,7 +155,7 @@ function check(
   if (own.size > 0) errors.push(...validate(type, withoutMasks(type, wanted), own));
   if (differing.has('status')) errors.push(...validateStatus(type, next['status']));
   const problems: ErrorDetail[] = [...violations];
-  if (metadataFields.some(field => differing.has(field))) problems.push(...checkEnvelope(next));
+  problems.push(...checkEnvelope(next, differing));
   for (const field of type.immutable) {
     if (differing.has(field))
       problems.push({ path: field, message: 'is immutable: it can only be set when the object is created' });

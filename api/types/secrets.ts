@@ -7,12 +7,12 @@ import type { Resource } from '../resource.js';
  */
 export interface Secret extends Resource {
   /**
-   * Key to text. Keys are at most 253 letters, digits, `-`, `_` and `.`.
+   * Key to text. Keys are at most 253 letters, digits, `-`, `_` and `.`. At most 1,000.
    * @secret
    */
   data?: { [key: string]: string };
   /**
-   * Key to bytes in base64, for values that are not text. A key that is in `data` as well is taken from here.
+   * Key to bytes in base64, for values that are not text. A key that is in `data` as well is taken from here. At most 1,000.
    * @secret
    */
   binaryData?: { [key: string]: string };

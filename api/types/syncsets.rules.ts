@@ -25,9 +25,11 @@ export const rules: Rule<SyncSet>[] = [
       const known = new Set(previous?.allowMissing === true ? [] : previous?.clusterRefs);
       const named = clusterRefs.filter(name => !known.has(name)).map(name => ({ namespace, name }));
       const missing = await context.missing('clusters', named);
+      // To look for each in the list took 10 s for 60,000.
+      const places = new Map(clusterRefs.map((name, place) => [name, place]));
       return {
         violations: missing.map(({ name }) => ({
-          path: `clusterRefs[${clusterRefs.indexOf(name)}]`,
+          path: `clusterRefs[${places.get(name) ?? ''}]`,
           message: `there is no cluster ${namespace}/${name}; create it first, or say allowMissing: true`,
         })),
       };
