@@ -8,13 +8,16 @@ export function describe(type: TypeDefinition, key: Key): string {
   return `${type.type} ${key.namespace === '' ? '' : `${key.namespace}/`}${key.name}`;
 }
 
-/** The error for fields that are wrong, all of them. */
+/** More are not told: the answer to a body full of mistakes must not be larger than the body. */
+const mostDetails = 1_000;
+
+/** The error for fields that are wrong, all of them up to a thousand. */
 export function invalid(details: ErrorDetail[]): ApiError {
   const first = details[0];
   return new ApiError(
     'Invalid',
     details.length === 1 && first ? `${first.path}: ${first.message}` : `${details.length} fields are not valid.`,
-    details,
+    details.slice(0, mostDetails),
   );
 }
 
