@@ -15,8 +15,11 @@ import { mediaType, unpacked } from './requests.js';
 import { writer } from './resource-controller.js';
 import { check, type FieldError } from './validation.js';
 
-/** Operations that travel together, and how many such groups are under way. */
-const groupSize = 500;
+/**
+ * Operations that travel together, and how many such groups are under way. A group begins small and grows while its answers
+ * are: a line of 100 bytes may be answered with an object of 1.5 MB.
+ */
+const groupSize = { first: 50, most: 500 };
 const groupBytes = 2_000_000;
 const mostGroups = 2;
 /** A client that neither sends nor reads for so long is gone, in ms. */
@@ -52,6 +55,7 @@ class BatchStream {
   readonly #busy = new Set<string>();
   readonly #running = new Set<Promise<void>>();
   #written: Promise<void> = Promise.resolve();
+  #groupSize = groupSize.first;
 
   constructor(platform: Platform, request: Request, response: Response) {
     this.#platform = platform;
@@ -67,12 +71,13 @@ class BatchStream {
     if (Object.keys(request.query).length > 0) throw new ApiError('InvalidQuery', 'A batch takes no query parameters.');
     const release = this.#key === undefined ? undefined : await this.#platform.idempotency.take(this.#key, 0);
     try {
-      request.socket.setTimeout(patience, () => request.destroy());
+      // Of the answer, not of the socket: its listener goes with it, where those of a socket add up over many batches.
+      response.setTimeout(patience, () => request.destroy());
       const lines = new Lines(unpacked(request));
       response.status(200).setHeader('Content-Type', 'application/x-ndjson; charset=utf-8');
       response.flushHeaders();
       for (;;) {
-        const group = await lines.take(groupSize, groupBytes);
+        const group = await lines.take(this.#groupSize, groupBytes);
         if (group === undefined || response.destroyed) break;
         await this.#schedule(group.map(line => this.#read(line, author)));
       }
@@ -148,7 +153,10 @@ class BatchStream {
       return `{"index":${index},${resultJson(result, this.#request.id)}}\n`;
     });
     await idempotency.keep(answers);
-    return lines.join('');
+    const text = lines.join('');
+    const fitting = Math.floor((jobs.length * 2 * groupBytes) / text.length);
+    this.#groupSize = Math.max(1, Math.min(this.#groupSize * 4, fitting, groupSize.most));
+    return text;
   }
 
   #read({ index, text }: Line, author: ReturnType<typeof writer>): Job {
