@@ -73,7 +73,8 @@ describe('contention', function () {
         const { body } = await call(url(client), 'GET', path);
         const annotations = { count: String(Number(body.annotations.count) + 1) };
         const answer = await call(url(client), 'PUT', path, { ...body, annotations });
-        expect(answer.status).to.be.oneOf([200, 409]);
+        // 429: the writes of the type wait longer than a second, on a machine that does other things.
+        expect(answer.status).to.be.oneOf([200, 409, 429]);
         if (answer.status === 200) return versions.push(answer.body.resourceVersion);
         conflicts++;
       }
