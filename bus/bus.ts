@@ -7,6 +7,9 @@ import { Relay } from './relay.js';
 import { Tail } from './tail.js';
 import { Wakeups } from './wakeups.js';
 
+/** How long, in ms, a replica that stops keeps its parts from the others for what it has in hand. */
+const handOver = 300;
+
 export interface BusOptions {
   database: Database;
   types: string[];
@@ -70,6 +73,7 @@ export class Bus {
     }
     this.#leadership = new Leadership({
       database,
+      wakeups: this.#wakeups,
       names: [...types.map(type => `relay:${type}`), 'work'],
       onGain: name => this.#relays.get(name.replace('relay:', ''))?.wake(),
       log,
@@ -101,9 +105,12 @@ export class Bus {
     const impatience = setTimeout(() => void this.#rabbit?.stop(), 1_000);
     await this.#housekeeping.stop();
     await this.#feeder?.stop();
-    await Promise.all([...this.#relays.values()].map(relay => relay.stop()));
-    await Promise.all([...this.#tails.values()].map(tail => tail.stop()));
+    const relayed = Promise.all([...this.#relays.values()].map(relay => relay.stop()));
+    // What is in hand is finished first, so that the next leader does not begin with it again; a broker that hangs is not waited for.
+    await Promise.race([relayed, new Promise(resolve => setTimeout(resolve, handOver).unref())]);
     await this.#leadership.stop();
+    await relayed;
+    await Promise.all([...this.#tails.values()].map(tail => tail.stop()));
     await this.#wakeups.stop();
     clearTimeout(impatience);
     await this.#rabbit?.stop();

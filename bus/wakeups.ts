@@ -2,8 +2,9 @@ import { randomUUID } from 'node:crypto';
 import type { Database, Log } from '../db/index.js';
 import { Loop } from './loop.js';
 
-/** What a wake-up is about: new events of a type, new keys of a controller (`work:*`: of any), or who is registered. */
-export type Topic = `events:${string}` | `work:${string}` | 'controllers';
+/** What a wake-up is about: new events of a type, new keys of a controller (`work:*`: of any), who is registered, or leases
+ * that a replica gave back. */
+export type Topic = `events:${string}` | `work:${string}` | 'controllers' | 'leases';
 
 const channel = 'syncsets';
 /** What a process says when it begins to listen; no topic. */
@@ -115,5 +116,5 @@ export class Wakeups {
 }
 
 function isTopic(text: string): text is Topic {
-  return text.startsWith('events:') || text.startsWith('work:') || text === 'controllers';
+  return text.startsWith('events:') || text.startsWith('work:') || text === 'controllers' || text === 'leases';
 }

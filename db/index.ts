@@ -26,11 +26,13 @@ export { logRange, readEvents, type LogEvent, type LogRange } from './events.js'
 export {
   advancePublished,
   advanceWork,
+  attend,
   dropLeases,
   publishedUpTo,
   relayPosition,
   relayWork,
   takeLeases,
+  type Lease,
   type NewKey,
   type RelayPosition,
   type RelayStep,

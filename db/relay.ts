@@ -88,6 +88,34 @@ export async function advancePublished(database: Database, type: string, from: n
   return rows.length > 0;
 }
 
+/** Who holds what, and for how many more ms; 0 or less: it has run out. */
+export interface Lease {
+  name: string;
+  holder: string;
+  left: number;
+}
+
+/** Renews the lease by which a replica says that it is there, and returns all other leases. */
+export async function attend(database: Database, holder: string, name: string, milliseconds: number): Promise<Lease[]> {
+  return database.query<Lease>({
+    name: 'attend',
+    // Those of replicas that went away without a word are removed after a while; one of them by one only.
+    text: `with present as (
+        insert into syncsets.leases (name, holder, expires_at)
+        values ($2, $1, clock_timestamp() + make_interval(secs => $3::double precision / 1000))
+        on conflict (name) do update set expires_at = excluded.expires_at
+      ), gone as (
+        delete from syncsets.leases l using (
+          select name from syncsets.leases where name like 'replica:%' and expires_at < clock_timestamp() - interval '1 minute'
+          order by name for update skip locked
+        ) old where l.name = old.name
+      )
+      select name, holder, (extract(epoch from expires_at - clock_timestamp()) * 1000)::double precision as left
+      from syncsets.leases where name <> $2 and ${unsynced}`,
+    values: [holder, name, milliseconds],
+  });
+}
+
 /** Takes or renews leases by name for some milliseconds; returns those that the holder now has. */
 export async function takeLeases(
   database: Database,
@@ -98,7 +126,8 @@ export async function takeLeases(
   const rows = await database.query<{ name: string }>({
     name: 'take-leases',
     text: `insert into syncsets.leases as l (name, holder, expires_at)
-      select name, $1, clock_timestamp() + make_interval(secs => $3::double precision / 1000) from unnest($2::text[]) name order by name
+      select name, $1, clock_timestamp() + make_interval(secs => $3::double precision / 1000)
+      from unnest($2::text[]) name where ${unsynced} order by name
       on conflict (name) do update set holder = excluded.holder, expires_at = excluded.expires_at
         where l.holder = excluded.holder or l.expires_at < clock_timestamp()
       returning name`,
@@ -107,7 +136,13 @@ export async function takeLeases(
   return rows.map(row => row.name);
 }
 
-/** Gives leases back, so that another replica takes them at once. */
-export async function dropLeases(database: Database, holder: string): Promise<void> {
-  await database.query({ text: 'delete from syncsets.leases where holder = $1', values: [holder] });
+/** Gives leases back, all or some, so that another replica takes them at once. */
+export async function dropLeases(database: Database, holder: string, names?: string[]): Promise<void> {
+  await database.query({
+    // In the order in which others take them: two of these statements never wait for each other.
+    text: `delete from syncsets.leases l using (
+        select name from syncsets.leases where holder = $1 and ($2::text[] is null or name = any ($2)) order by name for update
+      ) mine where l.name = mine.name`,
+    values: [holder, names ?? null],
+  });
 }
