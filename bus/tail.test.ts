@@ -36,7 +36,7 @@ describe('the tail of an event log', () => {
       },
     });
     const seen: LogEvent[] = [];
-    tail.subscribe(events => seen.push(...events));
+    tail.subscribe({ events: events => seen.push(...events) });
     await wakeups.start();
     tail.start();
     stops.push(async () => {

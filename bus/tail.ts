@@ -3,10 +3,23 @@ import { Loop } from './loop.js';
 import type { Wakeups } from './wakeups.js';
 
 /** Recent events are kept in memory up to these bounds; who is further behind reads the log itself. */
-const kept = { events: 10_000, bytes: 64 * 2 ** 20 };
-const batch = 1_000;
+const kept = { events: 10_000, bytes: 32 * 2 ** 20 };
+const batch = { events: 1_000, bytes: 8 * 2 ** 20 };
 /** How long, in ms, an offered batch waits for the one before it, which is about to be offered too. */
 const patience = 2;
+/** The clock of a database that failed over may be behind by this, in ms, without a second look at the log. */
+const clockSkew = 300_000;
+
+/** Who hears of the events of a type. It must not throw. */
+export interface Subscriber {
+  /** The next events, in order and each once. */
+  events: (events: readonly LogEvent[]) => void;
+  /**
+   * What follows does not continue what came before: the log no longer held it (a process that was frozen for longer than
+   * events are kept), or the database went back to an older state.
+   */
+  lost?: () => void;
+}
 
 /**
  * Follows the log of one type for a whole process: one query per batch of events, however many subscribers there are, and
@@ -16,7 +29,7 @@ export class Tail {
   readonly #database: Database;
   readonly #type: string;
   readonly #loop: Loop;
-  readonly #subscribers = new Set<(events: readonly LogEvent[]) => void>();
+  readonly #subscribers = new Set<Subscriber>();
   readonly #stopListening: () => void;
   /** Batches written here whose predecessors are not known yet. */
   #offered: LogEvent[][] = [];
@@ -54,10 +67,10 @@ export class Tail {
   }
 
   /**
-   * Hands on every event after this moment, in order, each once, until the returned function is called. Throwing is not
-   * allowed in a subscriber. Use `since` first to catch up: both without a wait between them leave no gap.
+   * Hands on every event after this moment until the returned function is called. Use `since` first to catch up: both
+   * without a wait between them leave no gap.
    */
-  subscribe(subscriber: (events: readonly LogEvent[]) => void): () => void {
+  subscribe(subscriber: Subscriber): () => void {
     this.#subscribers.add(subscriber);
     return () => this.#subscribers.delete(subscriber);
   }
@@ -88,32 +101,55 @@ export class Tail {
   }
 
   async #read(): Promise<boolean> {
-    if (this.#head === undefined) {
-      this.#head = (await logRange(this.#database, this.#type)).head;
-      return true;
-    }
     const from = this.#head;
-    // Five minutes back: the clock of a database that failed over may be behind.
-    const since = this.#lastAt === 0 ? undefined : this.#lastAt - 300_000;
-    let events = await readEvents(this.#database, this.#type, from, batch, since);
-    // The clock was set back further than that: look again without the bound.
-    if (since !== undefined && events[0]?.previous !== from) {
-      events = await readEvents(this.#database, this.#type, from, batch);
+    if (from === undefined) return this.#begin();
+    const since = this.#lastAt === 0 ? undefined : this.#lastAt - clockSkew;
+    let { events, more } = await readEvents(this.#database, this.#type, from, { ...batch, since });
+    if (events[0]?.previous !== from) {
+      // Nothing new as a rule. Else the clock was set back by more than the bound, or the log does not continue.
+      const { start, head } = await logRange(this.#database, this.#type);
+      if (head < from) this.#lose(head);
+      else if (head > from) {
+        ({ events, more } = await readEvents(this.#database, this.#type, from, batch));
+        if (events.length === 0 && start > from) this.#lose(start);
+      }
     }
     this.#take(events);
     this.#takeOffered();
-    return events.length === batch;
+    return more;
+  }
+
+  /** Knows the last events from the start: the watchers of a process that went away come here and go on by version. */
+  async #begin(): Promise<boolean> {
+    const { start, head } = await logRange(this.#database, this.#type);
+    const after = Math.max(start, head - batch.events);
+    const { events } = await readEvents(this.#database, this.#type, after, batch);
+    const last = events.findIndex(({ version }) => version === head);
+    this.#head = head;
+    if (last >= 0) this.#keep(events.slice(0, last + 1));
+    return true;
   }
 
   /** Hands on those of the events that are new; they must follow what is known, or begin before its end. */
   #take(events: LogEvent[]): void {
-    const fresh = events.slice(firstAfter(events, this.#head ?? 0));
-    const last = fresh.at(-1);
-    if (!last) return;
+    const head = this.#head ?? 0;
+    const fresh = events.slice(firstAfter(events, head));
+    const [first, last] = [fresh[0], fresh.at(-1)];
+    if (!first || !last) return;
+    if (first.previous > head) this.#lose(first.previous);
     this.#head = last.version;
     this.#lastAt = last.at;
     this.#keep(fresh);
-    for (const subscriber of this.#subscribers) subscriber(fresh);
+    for (const subscriber of this.#subscribers) subscriber.events(fresh);
+  }
+
+  /** Goes on after a version that does not follow what subscribers know. */
+  #lose(version: number): void {
+    this.#head = version;
+    this.#recent = [];
+    this.#bytes = 0;
+    this.#lastAt = 0;
+    for (const subscriber of this.#subscribers) subscriber.lost?.();
   }
 
   #takeOffered(): void {
@@ -128,6 +164,8 @@ export class Tail {
   #keep(events: LogEvent[]): void {
     for (const event of events) this.#bytes += size(event);
     this.#recent.push(...events);
+    // In large steps: the array is moved as a whole each time.
+    if (this.#recent.length < kept.events * 1.1 && this.#bytes < kept.bytes * 1.1) return;
     let surplus = 0;
     while (this.#recent.length - surplus > kept.events || this.#bytes > kept.bytes) {
       const oldest = this.#recent[surplus];
@@ -135,8 +173,7 @@ export class Tail {
       this.#bytes -= size(oldest);
       surplus++;
     }
-    // Shifted in large steps: an array of thousands is moved as a whole each time.
-    if (surplus > 0) this.#recent = this.#recent.slice(surplus);
+    this.#recent = this.#recent.slice(surplus);
   }
 }
 

@@ -45,7 +45,7 @@ export class WorkRelay {
     this.#options = options;
     this.#loop = new Loop({ name: `work relay ${type}`, step: () => this.#step(), interval: 1_000, log });
     this.#stops = [
-      tail.subscribe(() => this.wake()),
+      tail.subscribe({ events: () => this.wake(), lost: () => this.wake() }),
       wakeups.on('controllers', () => {
         this.#position = undefined;
         this.wake();

@@ -35,23 +35,42 @@ export async function logRange(database: Database, type: string): Promise<LogRan
   return row;
 }
 
-/**
- * The events after a version, in order, at most `limit`. `since` (ms) is a lower bound on their time: it lets Postgres skip
- * the partitions of earlier hours, where it otherwise looks into each.
- */
+/** What a look at the log may bring, so that memory stays bounded whatever the objects weigh. */
+export interface ReadLimits {
+  events: number;
+  /** Characters of JSON, objects and former states together; one event comes whatever it weighs. */
+  bytes: number;
+  /**
+   * A lower bound on the events' time, in ms since 1970: it lets Postgres skip the partitions of earlier hours, where it
+   * otherwise looks into each.
+   */
+  since?: number | undefined;
+}
+
+/** The events after a version, in order, as many as the limits allow; `more`: there are others behind them. */
 export async function readEvents(
   database: Database,
   type: string,
   after: number,
-  limit: number,
-  since?: number,
-): Promise<LogEvent[]> {
-  return database.query<LogEvent>({
+  { events: limit, bytes, since = 0 }: ReadLimits,
+): Promise<{ events: LogEvent[]; more: boolean }> {
+  const events = await database.query<LogEvent & { found: number }>({
     name: 'read-events',
-    text: `select e.version, e.previous, e.op, e.namespace, e.name, e.uid, e.object::text as object, e.before::text as before,
-        e.changed, e.actor, e.own, e.traceparent, (extract(epoch from e.at) * 1000)::double precision as at
-      from syncsets.events e where e.type = $1 and e.version > $2 and e.at >= to_timestamp($4::double precision / 1000)
-      order by e.version limit $3`,
-    values: [type, after, limit, since ?? 0],
+    // The inner limit keeps the JSON from being made twice, once for its length.
+    text: `select s.version, s.previous, s.op, s.namespace, s.name, s.uid, s.object, s.before, s.changed, s.actor, s.own,
+        s.traceparent, s.at, s.found
+      from (
+        select b.*, count(*) over () as found, row_number() over (order by b.version) as place,
+          sum(length(b.object) + coalesce(length(b.before), 0)) over (order by b.version rows unbounded preceding) as weight
+        from (
+          select e.version, e.previous, e.op, e.namespace, e.name, e.uid, e.object::text as object, e.before::text as before,
+            e.changed, e.actor, e.own, e.traceparent, (extract(epoch from e.at) * 1000)::double precision as at
+          from syncsets.events e where e.type = $1 and e.version > $2 and e.at >= to_timestamp($4::double precision / 1000)
+          order by e.version limit $3
+        ) b
+      ) s where s.place = 1 or s.weight <= $5 order by s.version`,
+    values: [type, after, limit, since, bytes],
   });
+  const found = events[0]?.found ?? 0;
+  return { events, more: found === limit || found > events.length };
 }
