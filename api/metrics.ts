@@ -1,6 +1,6 @@
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client';
 import type { BrokerState, Bus } from '../bus/index.js';
-import { summarizeWork, type Database } from '../db/index.js';
+import { measureEventLog, summarizeWork, type Database } from '../db/index.js';
 
 /** Keys of a controller and a state that are counted for a scrape: more than any autoscaler asks for. */
 const counted = 10_000;
@@ -79,11 +79,29 @@ export class Metrics {
       '1 where the changes of a watched type could not be turned into keys at the last attempt',
       ['name', 'type'],
     );
+    const byType = (name: string, help: string) => gauge(name, help, ['type']);
+    const logEvents = byType('syncsets_event_log_events', 'Events of the type that can be read');
+    const logBytes = byType('syncsets_event_log_bytes', 'Size of the event log of the type, indexes included');
+    const logAge = byType('syncsets_event_log_age_seconds', 'How far back the event log of the type reaches');
+    const logParts = byType('syncsets_event_log_partitions', 'Partitions of the event log of the type');
+    const workLag = byType('syncsets_relay_work_lag_events', 'Events of which no work was made yet');
+    const publishLag = byType('syncsets_relay_publish_lag_events', 'Events that RabbitMQ has not got yet');
     // Before the gauges are read, which are all read at once: one that counts for others would come too late for them.
     this.#countWork = async () => {
       // A database that is away must not take the other metrics along.
       const summaries = await summarizeWork(database, { limit: counted }).catch(() => undefined);
-      if (!summaries) this.#errors.inc();
+      const logs = await measureEventLog(database).catch(() => undefined);
+      if (!summaries || !logs) this.#errors.inc();
+      for (const one of [logEvents, logBytes, logAge, logParts, workLag, publishLag]) one.reset();
+      for (const { type, ...log } of logs ?? []) {
+        logEvents.set({ type }, log.events);
+        logBytes.set({ type }, log.bytes);
+        logAge.set({ type }, log.seconds ?? 0);
+        logParts.set({ type }, log.partitions);
+        workLag.set({ type }, log.workLag);
+        // Without a broker nothing is published, and nothing waits to be.
+        if (bus.broker !== undefined) publishLag.set({ type }, log.publishLag);
+      }
       for (const one of [depth, age, workers, failing, mapFailing]) one.reset();
       for (const [name, work] of summaries ?? []) {
         depth.set({ name }, work.queued);

@@ -78,7 +78,7 @@ export class Housekeeping {
   async #retain(): Promise<boolean> {
     const { database, types, eventLogMax, leads, log } = this.#options;
     if (!leads()) return false;
-    const dropped = await maintainEventLog(database, types, eventLogMax);
+    const dropped = await maintainEventLog(database, types, { maxBytes: eventLogMax });
     if (dropped.length > 0) log('info', 'event log trimmed', { partitions: dropped });
     await expireNotices(database);
     await noteWorkers(database);

@@ -1,6 +1,6 @@
 import type { Database, Queries } from './database.js';
 import { readObjects, type Key, type StoredObject } from './read.js';
-import { makeEventPartitions } from './types.js';
+import { makeEventPartitions } from './event-partitions.js';
 import {
   findUnstorable,
   isLostRace,

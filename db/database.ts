@@ -57,6 +57,8 @@ export class Database implements Queries {
       idleTimeoutMillis: 60_000,
       statement_timeout: 60_000,
       query_timeout: 65_000,
+      // A process that is frozen within a transaction keeps its locks, and everybody else waiting, no longer than this.
+      idle_in_transaction_session_timeout: 10_000,
     });
     // Idle connections die when the server restarts: the pool drops them, the next query opens a new one.
     this.#pool.on('error', error => {
@@ -216,8 +218,8 @@ export class Database implements Queries {
 export function isDatabaseAway(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const code = 'code' in error && typeof error.code === 'string' ? error.code : '';
-  // 08: connection exceptions, 57P: shutdown and start-up, 53300: too many connections
-  if (/^(08|57P0)/.test(code) || code === '53300') return true;
+  // 08: connection exceptions, 57P: shutdown and start-up, 53300: too many connections, 25P03: a transaction that was idle for long
+  if (/^(08|57P0)/.test(code) || code === '53300' || code === '25P03') return true;
   if (/^(ECONNREFUSED|ECONNRESET|EPIPE|ENOTFOUND|ETIMEDOUT|EHOSTUNREACH|ENOENT|EAI_AGAIN)$/.test(code)) return true;
   return /Connection terminated|timeout exceeded when trying to connect|Query read timeout|Client has encountered a connection error|connection timeout/i.test(
     error.message,

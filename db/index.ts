@@ -2,7 +2,8 @@ export { Database, isDatabaseAway, sqlState, type DatabaseOptions, type Log } fr
 export { EmbeddedPostgres, findEmbedded, type EmbeddedAddress, type EmbeddedOptions } from './embedded.js';
 export { migrate } from './migrate.js';
 export { parseConnection, type ConnectionVariables } from './parameters.js';
-export { ensureTypes, maintainEventLog, type TypeTable } from './types.js';
+export { ensureTypes, type TypeTable } from './types.js';
+export { maintainEventLog, measureEventLog, type EventLogSize } from './event-partitions.js';
 export { ObjectStore } from './objects.js';
 export type { Key, StoredObject } from './read.js';
 export type {

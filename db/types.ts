@@ -1,5 +1,6 @@
 import pg from 'pg';
-import type { Database, Log, Queries } from './database.js';
+import type { Database, Log } from './database.js';
+import { makeEventPartitions } from './event-partitions.js';
 import { ensureRules, type TypeRule } from './rules.js';
 
 /** What the database must know of a type. */
@@ -11,9 +12,6 @@ export interface TypeTable {
   keepEvents?: string;
   rules?: TypeRule[];
 }
-
-/** Event partitions are made this far ahead, so that a platform that was suspended for hours still finds one. */
-const hoursAhead = 6;
 
 /**
  * Makes what a type needs: its partition of `objects` in the schema public, its event log, counter and cursors. Safe to call
@@ -60,79 +58,4 @@ export async function ensureTypes(database: Database, types: TypeTable[], log: L
     }
   });
   await ensureRules(database, types, log);
-}
-
-/** Makes the hourly event partitions of a type up to some hours ahead, in a transaction of the caller's. */
-export async function makeEventPartitions(queries: Queries, type: string): Promise<void> {
-  await queries.query({ text: `select pg_advisory_xact_lock(hashtext('syncsets types'))` });
-  const missing = await queries.query<{ suffix: string; since: string; until: string }>({
-    text: `select to_char(hour at time zone 'utc', 'YYYYMMDDHH24') as suffix, hour::text as since, (hour + interval '1 hour')::text as until
-      from generate_series(date_trunc('hour', clock_timestamp(), 'utc'),
-        clock_timestamp() + make_interval(hours => $2), interval '1 hour') hour
-      where to_regclass(format('syncsets.%I', 'events_' || $1 || '_' || to_char(hour at time zone 'utc', 'YYYYMMDDHH24'))) is null`,
-    values: [type, hoursAhead],
-  });
-  for (const { suffix, since, until } of missing) {
-    const parent = `syncsets.${pg.escapeIdentifier(`events_${type}`)}`;
-    const hour = `syncsets.${pg.escapeIdentifier(`events_${type}_${suffix}`)}`;
-    await queries.query({ text: `create table ${hour} (like ${parent} including all)` });
-    await queries.query({
-      text: `alter table ${parent} attach partition ${hour} for values from (${pg.escapeLiteral(since)}) to (${pg.escapeLiteral(until)})`,
-    });
-  }
-}
-
-/** How many events of a type are kept beyond its keeping time, and for how long at most. */
-const keptBeyond = { events: 100_000, interval: '7 days' };
-
-/**
- * Makes event partitions ahead and drops those that nobody may ask for any more: older than the type's keeping time and
- * beyond its last 100,000 events (7 days at most), or beyond `maxBytes` in any case. One process at a time does it.
- * Returns the names of the dropped partitions.
- */
-export async function maintainEventLog(database: Database, types: string[], maxBytes: number): Promise<string[]> {
-  return database.transaction(async queries => {
-    const dropped: string[] = [];
-    const [lock] = await queries.query<{ mine: boolean }>({
-      text: `select pg_try_advisory_xact_lock(hashtext('syncsets types')) as mine`,
-    });
-    if (!lock?.mine) return dropped;
-    // Dropping waits for readers, and whoever comes next waits for it: rather try again in a minute.
-    await queries.query({ text: `set local lock_timeout = '2s'` });
-    for (const type of types) {
-      await makeEventPartitions(queries, type);
-      const hours = await queries.query<{ partition: string; bytes: number; expired: boolean; ancient: boolean }>({
-        text: `with hours as (
-            select c.relname as partition, pg_total_relation_size(c.oid) as bytes,
-              to_timestamp(right(c.relname, 10) || '+00', 'YYYYMMDDHH24TZH') + interval '1 hour' as until
-            from pg_inherits i join pg_class c on c.oid = i.inhrelid
-            where i.inhparent = format('syncsets.%I', 'events_' || $1)::regclass
-          )
-          select h.partition, h.bytes, h.until < clock_timestamp() - t.keep_events as expired,
-            h.until < clock_timestamp() - $2::interval as ancient
-          from hours h join syncsets.types t on t.type = $1 where h.until <= clock_timestamp() order by h.partition`,
-        values: [type, keptBeyond.interval],
-      });
-      let bytes = hours.reduce((sum, hour) => sum + hour.bytes, 0);
-      for (const hour of hours) {
-        const partition = `syncsets.${pg.escapeIdentifier(hour.partition)}`;
-        const [last] = await queries.query<{ version: number | null; head: number }>({
-          text: `select (select max(version) from ${partition}) as version, version as head from syncsets.types where type = $1`,
-          values: [type],
-        });
-        const surplus = last !== undefined && (last.version === null || last.head - last.version >= keptBeyond.events);
-        if (!(hour.ancient || (hour.expired && surplus) || bytes > maxBytes)) break;
-        bytes -= hour.bytes;
-        if (last?.version != null) {
-          await queries.query({
-            text: 'update syncsets.types set log_start = greatest(log_start, $2) where type = $1',
-            values: [type, last.version],
-          });
-        }
-        await queries.query({ text: `drop table ${partition}` });
-        dropped.push(hour.partition);
-      }
-    }
-    return dropped;
-  });
 }

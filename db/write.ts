@@ -2,7 +2,7 @@ import pg from 'pg';
 import { sqlState, type Database, type Queries } from './database.js';
 import type { LogEvent } from './events.js';
 import type { Key } from './read.js';
-import { makeEventPartitions } from './types.js';
+import { cutConstraint, makeEventPartitions } from './event-partitions.js';
 
 /** The claim that a write carries; it is refused unless a worker of the controller holds exactly this claim. */
 export interface ClaimReference extends Key {
@@ -203,9 +203,13 @@ export function isLostRace(error: unknown): boolean {
   return error.code === '40P01' || (error.code === '23505' && error.constraint === 'answers_pkey');
 }
 
-/** No partition for the events of this hour. 23514 is also a check's violation; only a missing partition says so without a constraint. */
+/**
+ * No partition for the events of this moment: none that holds it, which is the check violation (23514) without a constraint, or
+ * one that somebody was about to cut.
+ */
 export function isNoPartition(error: unknown): boolean {
-  return error instanceof pg.DatabaseError && error.code === '23514' && error.constraint === undefined;
+  if (!(error instanceof pg.DatabaseError) || error.code !== '23514') return false;
+  return error.constraint === undefined || error.constraint === cutConstraint;
 }
 
 /** Class 22: a value that jsonb cannot hold. Only the item that has it may fail. */
