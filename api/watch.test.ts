@@ -131,6 +131,69 @@ describe('a watch', () => {
     await api.database.query({ text: `update syncsets.types set log_start = 0 where type = 'clusters'` });
   });
 
+  it('tells a client without events how far it has come, every ten seconds at the latest', async () => {
+    const { resourceVersion } = await create();
+    const { lines } = await watch(`namespace=silent&resourceVersion=${resourceVersion}`);
+    const told = await until(() => lines[0], { what: 'a bookmark', deadline: 12_000 });
+    expect(told).to.deep.equal({ type: 'BOOKMARK', resourceVersion });
+  });
+
+  it('reads the log once for a batch of events, however many watch and whatever they select', async () => {
+    const { resourceVersion } = await create();
+    const selections = ['', 'namespace=w&', 'labelSelector=many=yes&', 'fieldSelector=status.serverVersion!=v0&'];
+    const watches = await Promise.all(
+      Array.from({ length: 200 }, (_, i) => {
+        const accept = i % 2 ? 'text/event-stream' : 'application/json';
+        const query = `${selections[i % 4] ?? ''}resourceVersion=${resourceVersion}`;
+        return watch(query, { of: replica, headers: { Accept: accept } });
+      }),
+    );
+    const { database } = replica;
+    const query = database.query.bind(database);
+    let reads = 0;
+    database.query = statement => {
+      if (statement.name === 'read-events') reads++;
+      return query(statement);
+    };
+    try {
+      for (let i = 0; i < 10; i++) await create({ many: 'yes' });
+      for (const { events } of watches) {
+        await until(() => events().length === 10, { what: 'ten events on each' });
+        expect(events().map(({ type }) => type)).to.deep.equal(Array(10).fill('ADDED'));
+      }
+    } finally {
+      database.query = query;
+    }
+    // Each of the ten, the look behind the last one, and one a second for each of the types.
+    expect(reads).to.be.below(60);
+  });
+
+  it('ends with Expired in the stream when the database went back to an older state', async () => {
+    const restored = await startApi();
+    try {
+      const { body } = await restored.call('POST', '/v1/clusters', { name: 'c' });
+      const { lines, response } = await watch(`resourceVersion=${body.resourceVersion}`, { of: restored });
+      expect(response.status).to.equal(200);
+      await restored.database.query({ text: `update syncsets.types set version = 0 where type = 'clusters'` });
+      const end = await until(() => lines.find(({ type }) => type === 'ERROR'), { what: 'the last line' });
+      expect(end.error).to.include({ code: 'Expired', status: 410 });
+    } finally {
+      await restored.stop();
+    }
+  });
+
+  it('goes on where a client was on another replica, although this one has yet to hear of it', async () => {
+    const made = await Promise.all(Array.from({ length: 20 }, () => create()));
+    for (const { resourceVersion } of made.slice(0, 5)) {
+      const { lines } = await watch(`resourceVersion=${resourceVersion}`, { of: replica });
+      const { body } = await api.call('POST', '/v1/clusters', { name: `w${++serial}`, namespace: 'w' });
+      await until(() => lines.some(one => one.resourceVersion === body.resourceVersion), { what: 'the newest' });
+      const versions = lines.map(one => Number(one.resourceVersion));
+      expect(versions[0]).to.equal(Number(resourceVersion) + 1);
+      expect(versions).to.deep.equal(versions.map((_, i) => (versions[0] ?? 0) + i));
+    }
+  });
+
   it('closes a reader that stands still, and serves the others meanwhile', async function () {
     this.timeout(60_000);
     const { resourceVersion } = await create();
