@@ -33,8 +33,9 @@ async function throughput({ endpoint, template, names, clients, ...job }: Throug
   }
 }
 
-async function paced({ endpoint, template, prefix, rate, watch, ...job }: PaceJob): Promise<Paced> {
+async function paced({ endpoint, template, prefix, rate, watch, watchAt, ...job }: PaceJob): Promise<Paced> {
   const connections = new Connections(endpoint, 64);
+  const watching = new Connections(watchAt ?? endpoint, 1);
   const sent = new Map<string, number>();
   const answered = new Map<string, number>();
   const heard = new Map<string, number>();
@@ -42,7 +43,7 @@ async function paced({ endpoint, template, prefix, rate, watch, ...job }: PaceJo
   const pattern = new RegExp(`${prefix}\\d{8}`);
   try {
     if (watch !== undefined) {
-      await connections.stream(watch, line => {
+      await watching.stream(watch, line => {
         const at = now();
         const name = pattern.exec(line)?.[0];
         if (name !== undefined && !heard.has(name)) heard.set(name, at);
@@ -60,6 +61,7 @@ async function paced({ endpoint, template, prefix, rate, watch, ...job }: PaceJo
     }
   } finally {
     connections.close();
+    watching.close();
   }
   const measured = [...sent].slice(Math.floor(rate * job.warmupSeconds));
   const between = (begun: (name: string) => number, ends: Map<string, number>) =>

@@ -42,6 +42,8 @@ export interface PaceJob {
   seconds: number;
   /** A path whose answer goes on: each request's name is waited for in its lines. */
   watch?: string;
+  /** Where the watcher is; left out: where the requests go. */
+  watchAt?: Endpoint;
 }
 
 /** One row after the other into a plain table, as an API without batches would write them. */

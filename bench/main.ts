@@ -17,11 +17,13 @@ import { start } from './start.js';
 import { show, table } from './table.js';
 import { takeover } from './takeover.js';
 import { watch } from './watch.js';
+import { watchers } from './watchers.js';
 
 // `make bench`: measures what we promise, and beside it, in the same run, what others reach. One program is one promise.
 //
 //   BENCH=create,get   these alone (or their names as arguments)
 //   BENCH_SECONDS=6    length of one measurement
+//   BENCH_WATCHERS=1000 connections of the program watchers
 //   BENCH_PROFILE=DIR  our processes write CPU profiles there, and the heaviest functions are listed
 //   DATABASE_URL       a Postgres to use, with the right to create databases; else an embedded one
 //   KUBECONFIG         an API server to compare with: its resource things.bench.syncsets.dev is made and removed
@@ -34,6 +36,7 @@ const programs: Program[] = [
   lists,
   deletion,
   watch,
+  watchers,
   reconcile,
   reaction,
   scaling,
