@@ -25,7 +25,12 @@ export interface ControllersSettings {
  * The platform's own controllers. `start` resolves when all are registered, and waits for an API that is away; `stop` finishes
  * the work in hand.
  */
-export function startControllers(settings: ControllersSettings): { start(): Promise<void>; stop(): Promise<void> } {
+export function startControllers(settings: ControllersSettings): {
+  start(): Promise<void>;
+  stop(): Promise<void>;
+  /** Where health and metrics listen since `start`. */
+  readonly healthPort: number | undefined;
+} {
   return new Runtime([clusterHealth, garbageCollector()], {
     url: settings.apiUrl,
     token: settings.apiToken,
