@@ -167,6 +167,7 @@ export function sendStored(response: Response, { status, body }: StoredAnswer): 
     const path = [type, ...(typeof namespace === 'string' ? [namespace] : []), name].map(encodeURIComponent);
     response.location(`/v1/${path.join('/')}`);
   }
-  if (object === null) response.status(status).end();
+  // Only an answer that left the object out, as it was asked to, has no body.
+  if (object === null) response.status(status).set('Preference-Applied', 'return=minimal').end();
   else send(response, status, body, typeof resourceVersion === 'string' ? resourceVersion : undefined);
 }

@@ -9,6 +9,7 @@ import { createApp } from './app.js';
 import { Claims } from './claims.js';
 import { Garbage } from './garbage.js';
 import { Idempotency } from './idempotency.js';
+import { refuseMalformed } from './malformed.js';
 import { Metrics } from './metrics.js';
 import { Objects } from './objects.js';
 import type { Platform } from './platform.js';
@@ -103,6 +104,9 @@ export class ApiServer {
       connectionsCheckingInterval: Math.min(5_000, headers / 4),
     };
     const server = tls ? createHttpsServer({ ...limits, ...readPair(tls) }, app) : createHttpServer(limits, app);
+    server.on('clientError', refuseMalformed);
+    // Node would answer 417 by itself; what somebody expects beyond `100-continue` is nothing to refuse a request for.
+    server.on('checkExpectation', app);
     this.#server = server;
     this.#watches = watches;
     this.#claims = platform.claims;
