@@ -48,7 +48,10 @@ export interface BatchInput {
 
 /** What became of an operation: `object`, or `error` if it was refused. */
 export interface BatchResult {
-  /** The HTTP status that the operation alone would have had. */
+  /**
+   * The HTTP status that the operation alone would have had.
+   * @isInt
+   */
   status: number;
   /** The object as stored; of a deletion, as it was last. */
   object?: { [field: string]: unknown };

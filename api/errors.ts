@@ -39,7 +39,10 @@ export interface ErrorBody {
   error: {
     /** Stable code from the catalogue, such as `Conflict` or `Invalid`. */
     code: string;
-    /** The HTTP status again. */
+    /**
+     * The HTTP status again.
+     * @isInt
+     */
     status: number;
     /** What went wrong and what to do. */
     message: string;

@@ -5,6 +5,7 @@ export interface SetContent {
   /**
    * Kubernetes objects, applied one after another in this order. An object that fails does not stop the others, except those
    * that need it (its namespace, its CustomResourceDefinition).
+   * @example [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "hello", "namespace": "default"}, "data": {"greeting": "hello"}}]
    */
   resources?: KubernetesObject[];
   /** Changes to objects that something else has made; applied after resources and secrets, never undone. */

@@ -1,3 +1,7 @@
+import { always, bareError, errorResponse, errorResponses } from './errors.js';
+import { addExamples } from './examples.js';
+import { headers, headersOf, parameters } from './headers.js';
+import { platformRoutes } from './platform-routes.js';
 import type { TypeModel } from './read-types.js';
 import { routes, type Route } from './routes.js';
 
@@ -17,7 +21,7 @@ export interface Operation {
   tags?: string[];
   summary?: string;
   description?: string;
-  parameters?: { name?: string; in?: string; $ref?: string }[];
+  parameters?: Parameter[];
   requestBody?: { required?: boolean; content: Content; [field: string]: unknown };
   responses: Partial<Record<string, Answer>>;
   security?: unknown[];
@@ -31,65 +35,48 @@ export interface Schema {
   [field: string]: unknown;
 }
 
-interface Answer {
+export interface Parameter {
+  $ref?: string;
+  name?: string;
+  in?: string;
+  example?: unknown;
+}
+
+export interface Answer {
   $ref?: string;
   description?: string;
   content?: Content;
   headers?: Record<string, unknown>;
 }
 
-type Content = Record<string, { schema?: Schema }>;
-
-const errors: Record<number, [name: string, description: string]> = {
-  400: [
-    'BadRequest',
-    'The body is not JSON, or something in the body or the query is unknown (InvalidJson, UnknownField, InvalidQuery).',
-  ],
-  401: ['Unauthorized', 'The bearer token is missing or wrong.'],
-  403: ['Forbidden', 'The request is not allowed.'],
-  404: ['NotFound', 'There is no such object.'],
-  409: [
-    'Conflict',
-    'Something else was there first: AlreadyExists, Conflict (the object has changed, read it again), Fenced, NotUnique, Referenced.',
-  ],
-  410: ['Expired', 'The version asked for is no longer kept: list again and go on from there.'],
-  413: ['TooLarge', 'The body is larger than the limit, which the message names.'],
-  415: ['UnsupportedMediaType', 'The content type is none that the route takes.'],
-  422: ['Invalid', 'Fields are wrong: `details` has every violation with its path.'],
-  500: ['Internal', 'A bug; the request id leads to it in the log.'],
-  503: ['Unavailable', 'The database does not answer; try again.'],
-};
-const always = [400, 401, 403, 500, 503];
+type Content = Record<string, { schema?: Schema; example?: unknown; 'x-line'?: Schema }>;
 
 const reference = (kind: string, name: string) => ({ $ref: `#/components/${kind}/${name}` });
 const schemaOf = (name: string): Schema => reference('schemas', name);
 
 /** Adds to tsoa's document what it cannot know: answers, headers, bodies, errors, security, the exact models of the types. */
 export function completeDocument(document: Document, types: TypeModel[], version: string): void {
-  document.info = { title: 'SyncSets', version, description: 'Typed objects, watches and work queues over HTTP.' };
+  document.info = { title: 'SyncSets', version, description: about };
   document.servers = [{ url: '/' }];
   document.security = [{ token: [] }, {}];
   document.tags = types.map(({ type, description }) => ({ name: type, description }));
   const models = document.components.schemas;
   document.components = {
     schemas: models,
-    responses: Object.fromEntries(
-      Object.values(errors).map(([name, description]) => [
-        name,
-        { description, content: { 'application/json': { schema: schemaOf('ErrorBody') } } },
-      ]),
-    ),
-    parameters: { ...parameters, IdempotencyKey: idempotencyKey },
+    responses: errorResponses,
+    parameters,
     headers,
     securitySchemes: {
       token: { type: 'http', scheme: 'bearer', description: 'Needed if the server was started with API_TOKEN.' },
     },
   };
-  for (const path of Object.values(document.paths)) {
-    for (const operation of Object.values(path)) general(operation);
+  for (const [path, methods] of Object.entries(document.paths)) {
+    for (const operation of Object.values(methods)) general(path, operation);
   }
   models['PartialList'] = partialList(Object.values(models));
+  models['BatchLine'] = batchLine(models['BatchResult']);
   Object.assign(models, shared);
+  for (const model of Object.values(models)) correct(model);
   for (const type of types) {
     completeModels(models, type);
     for (const route of routes(type)) {
@@ -101,9 +88,16 @@ export function completeDocument(document: Document, types: TypeModel[], version
     }
   }
   completeBatch(document);
+  completeWork(document);
+  for (const operation of Object.values(document.paths).flatMap(path => Object.values(path))) everywhere(operation);
+  Object.assign(document.paths, platformRoutes());
+  addExamples(document, types);
   document.paths = sorted(document.paths);
   document.components.schemas = used(document);
 }
+
+const about =
+  'Typed objects, watches and work queues over HTTP. Below `/v1` whatever is not in this document is refused: fields, query parameters, content types. Every answer has one of the documented statuses, and every error the same body; decide by its `error.code`. HEAD is answered wherever GET is.';
 
 /** Bodies that are the same for all types. */
 const shared: Record<string, Schema> = {
@@ -142,71 +136,45 @@ const shared: Record<string, Schema> = {
   },
 };
 
-const parameters = {
-  IfMatch: {
-    name: 'If-Match',
-    in: 'header',
-    description: 'The `ETag` (or resourceVersion) that the object must still have, else 409.',
-    schema: { type: 'string' },
-  },
-  IfNoneMatch: {
-    name: 'If-None-Match',
-    in: 'header',
-    description: 'An `ETag`: if the object still has it, the answer is 304 without a body.',
-    schema: { type: 'string' },
-  },
-  IfAbsent: {
-    name: 'If-None-Match',
-    in: 'header',
-    description: '`*`: create the object, and fail if it exists.',
-    schema: { type: 'string', enum: ['*'] },
-  },
-  Prefer: {
-    name: 'Prefer',
-    in: 'header',
-    description: '`return=minimal`: the answer comes without the object, as 204 or as 201 without a body.',
-    schema: { type: 'string' },
-  },
-  Claim: {
-    name: 'Claim',
-    in: 'header',
-    description: 'The token of a claim: the write is refused (409 Fenced) when the claim is no longer held.',
-    schema: { type: 'string' },
-  },
-};
-
-const idempotencyKey = {
-  name: 'Idempotency-Key',
-  in: 'header',
-  description:
-    'A text of up to 255 characters that names this request. Sent again with the same key within 24 hours, it gets the first answer and stores nothing; another request under the key gets 422.',
-  schema: { type: 'string', maxLength: 255 },
-};
-
-const headers = {
-  ETag: {
-    description: "The object's resourceVersion in double quotes; missing in a dry run.",
-    schema: { type: 'string' },
-  },
-  Location: { description: 'The path of the object; missing in a dry run.', schema: { type: 'string' } },
-  Warning: {
-    description:
-      'What the caller should know though the write is done, as `299 - "text"`; once for each warning, at most 10.',
-    schema: { type: 'string' },
-  },
-  PreferenceApplied: { description: '`return=minimal` if that was asked for.', schema: { type: 'string' } },
-};
-
-/** What holds for every operation, hand-written ones included. */
-function general(operation: Operation): void {
+/** What holds for every operation of `/v1`, hand-written ones included. */
+function general(path: string, operation: Operation): void {
   const success = Object.keys(operation.responses).filter(code => code.startsWith('2'));
   if (success.length > 1) delete operation.responses['204'];
-  for (const code of always) operation.responses[code] ??= errorResponse(code);
-  operation.responses['default'] = {
-    description: 'Any other error.',
-    content: { 'application/json': { schema: schemaOf('ErrorBody') } },
-  };
+  // Every status has a place of its own: an answer that is not in the document is a defect.
+  delete operation.responses['default'];
+  const codes = [
+    ...always,
+    ...(operation.requestBody ? [415, 422] : []),
+    ...(path.includes('{') || ['/v1/batch', '/v1/garbage'].includes(path) ? [404] : []),
+  ];
+  for (const code of [
+    ...codes,
+    ...Object.keys(operation.responses)
+      .map(Number)
+      .filter(code => code >= 400),
+  ])
+    operation.responses[code] = errorResponse(code);
   delete operation.security;
+}
+
+/** What every request may carry and every answer does. */
+function everywhere(operation: Operation): void {
+  operation.parameters = [...(operation.parameters ?? []), reference('parameters', 'RequestId')];
+  for (const answer of Object.values(operation.responses)) {
+    if (answer && answer.$ref === undefined) answer.headers = { ...answer.headers, ...headersOf(['X-Request-Id']) };
+  }
+}
+
+/** tsoa calls whole numbers int32, though versions outgrow that, and says null of what has no type, which means nothing. */
+function correct(schema: Schema): void {
+  if (schema['format'] === 'int32') schema['format'] = 'int64';
+  if (schema['nullable'] === true && schema.type === undefined) {
+    const { description } = schema;
+    for (const field of Object.keys(schema)) Reflect.deleteProperty(schema, field);
+    Object.assign(schema, { type: 'object', additionalProperties: true, nullable: true, description });
+  }
+  const parts = [schema['items'], schema['additionalProperties'], ...Object.values(schema.properties ?? {})];
+  for (const part of parts) if (typeof part === 'object' && part !== null) correct(part as Schema);
 }
 
 /** The routes that answer an object as it is stored, with its version as ETag. */
@@ -215,8 +183,8 @@ const reads = ['read', 'readStatus', 'readMetadata'];
 /** The same question without the object in the answer: whether it is there, and in which version. */
 function headOf(operation: Operation): Operation {
   const responses = Object.entries(operation.responses).map(([code, answer]): [string, Answer] => {
-    const [, description = 'Any other error.'] = errors[Number(code)] ?? [undefined, answer?.description];
-    return [code, { description, ...(answer?.headers ? { headers: answer.headers } : {}) }];
+    const headers = answer?.headers === undefined ? {} : { headers: answer.headers };
+    return [code, bareError(Number(code)) ?? { description: answer?.description ?? '', ...headers }];
   });
   return {
     ...operation,
@@ -230,19 +198,25 @@ function completeOperation(operation: Operation, route: Route): void {
   const write = route.method !== 'Get';
   const isRead = reads.includes(route.name);
   if (route.description !== undefined) operation.description = route.description;
-  for (const code of route.errors) operation.responses[code] = errorResponse(code);
+  for (const code of [...route.errors, ...(write && route.name !== 'recordNotice' ? [429] : [])])
+    operation.responses[code] = errorResponse(code);
   for (const code of route.success) {
     const response = operation.responses[code];
     if (!response) throw new Error(`tsoa made no answer ${code} for ${operation.operationId}`);
     const object = !['list', 'reveal', 'listNotices', 'recordNotice'].includes(route.name);
     const names = [
-      ...(object ? ['ETag'] : []),
+      ...(['Post', 'Put', 'Patch'].includes(route.method) ? ['Idempotency-Replayed'] : []),
+      ...(route.name === 'reveal' ? ['Cache-Control'] : []),
+      ...(object && route.name !== 'deleteAll' ? ['ETag'] : []),
       ...(code === 201 && object ? ['Location'] : []),
-      ...(object && write ? ['Preference-Applied', 'Warning'] : []),
+      ...(object && write && route.name !== 'deleteAll' ? ['Preference-Applied', 'Warning'] : []),
     ];
     if (names.length > 0) response.headers = headersOf(names);
     if (route.name === 'list') {
-      const stream = { schema: { type: 'string', description: 'With `watch=true`.' } };
+      const stream = {
+        schema: { type: 'string', description: 'With `watch=true`: one event a line, see `x-line`.' },
+        'x-line': schemaOf(`${route.returns.replace(/List$/, '')}Event`),
+      };
       const whole = response.content?.['application/json']?.schema ?? {};
       response.content = {
         ...response.content,
@@ -257,6 +231,8 @@ function completeOperation(operation: Operation, route: Route): void {
     ...(isRead ? ['IfNoneMatch'] : []),
     ...(route.name === 'replace' ? ['IfAbsent'] : []),
     ...(write || route.name === 'reveal' ? ['Claim'] : []),
+    ...(write ? ['Traceparent'] : []),
+    ...(route.name === 'list' ? ['LastEventId'] : []),
     ...(['Post', 'Put', 'Patch'].includes(route.method) ? ['IdempotencyKey'] : []),
     ...(route.query === 'WriteQuery' || route.query === 'DeleteQuery' ? ['Prefer'] : []),
   ];
@@ -269,7 +245,12 @@ function completeOperation(operation: Operation, route: Route): void {
   if (route.success.includes(200) && (route.query === 'WriteQuery' || route.query === 'DeleteQuery')) {
     operation.responses['204'] = {
       description: 'Done, for `Prefer: return=minimal`.',
-      headers: headersOf(['ETag', 'Preference-Applied', 'Warning']),
+      headers: headersOf([
+        'ETag',
+        'Preference-Applied',
+        'Warning',
+        ...(route.method === 'Delete' ? [] : ['Idempotency-Replayed']),
+      ]),
     };
   }
   if (operation.requestBody && route.documentedBody !== undefined) {
@@ -288,14 +269,45 @@ function completeOperation(operation: Operation, route: Route): void {
 function completeBatch(document: Document): void {
   const operation = document.paths['/v1/batch']?.['post'];
   if (!operation?.requestBody) throw new Error('tsoa made no route POST /v1/batch');
-  const names = ['Claim', 'IdempotencyKey'];
+  const names = ['Claim', 'IdempotencyKey', 'Traceparent'];
   operation.parameters = [...(operation.parameters ?? []), ...names.map(name => reference('parameters', name))];
-  const lines = (description: string) => ({ schema: { type: 'string', description } });
-  operation.requestBody.content['application/x-ndjson'] = lines('One operation (BatchOperation) a line.');
+  operation.requestBody.content['application/x-ndjson'] = lines(
+    'One operation a line, see `x-line`.',
+    'BatchOperation',
+  );
   const answer = operation.responses[200];
   if (!answer) throw new Error('tsoa made no answer of POST /v1/batch');
-  answer.content = { ...answer.content, 'application/x-ndjson': lines('One BatchResult with its `index` a line.') };
-  for (const code of [404, 409, 413, 415, 422]) operation.responses[code] = errorResponse(code);
+  answer.content = {
+    ...answer.content,
+    'application/x-ndjson': lines('One result a line, see `x-line`.', 'BatchLine'),
+  };
+  answer.headers = headersOf(['Idempotency-Replayed']);
+  for (const code of [409, 429]) operation.responses[code] = errorResponse(code);
+}
+
+/** The routes of work that are more than a question and an answer. */
+function completeWork({ paths }: Document): void {
+  const renew = paths['/v1/controllers/{name}/claims/renew']?.['post']?.responses[200];
+  const garbage = paths['/v1/garbage']?.['post'];
+  if (!renew || !garbage) throw new Error('tsoa made no routes of work');
+  renew.content = { ...renew.content, 'application/x-ndjson': lines('With `stream=true`, see `x-line`.', 'Renewal') };
+  garbage.parameters = [...(garbage.parameters ?? []), reference('parameters', 'Claim')];
+}
+
+/** A body of lines; OpenAPI 3.0 has no word for what a line is. */
+function lines(description: string, model: string) {
+  return { schema: { type: 'string', description }, 'x-line': schemaOf(model) };
+}
+
+function batchLine(result: Schema | undefined): Schema {
+  if (!result) throw new Error('tsoa made no model BatchResult');
+  const index = { type: 'integer', minimum: 0, description: 'Which line of the body, from 0, empty ones not counted.' };
+  return {
+    ...result,
+    description: 'What became of the operation in a line.',
+    required: ['index', ...(result.required ?? [])],
+    properties: { index, ...result.properties },
+  };
 }
 
 /** The model that is received says its type exactly; the one that is sent has the same server-set fields, as read-only. */
@@ -306,6 +318,7 @@ function completeModels(models: Record<string, Schema>, { type, kind, namespaced
   Object.assign(received.properties['type'] ?? {}, { enum: [type] });
   if (namespaced) received.required = [...(received.required ?? []), 'namespace'].sort();
   else delete received.properties['namespace'];
+  models[`${kind}Event`] = event(kind, type);
   const { properties } = received;
   const ignored = ['generation', 'createdAt', 'updatedAt', 'deletedAt', 'status'];
   const fields = Object.entries(sent.properties).filter(([field]) => !ignored.includes(field));
@@ -324,6 +337,28 @@ function completeModels(models: Record<string, Schema>, { type, kind, namespaced
       additionalProperties: true,
     };
   }
+}
+
+/** A line of a watch. */
+function event(kind: string, type: string): Schema {
+  const version = { type: 'string', pattern: '^[0-9]+$' };
+  return {
+    type: 'object',
+    description: `A line of a watch of ${type}: a change with its \`object\`, a BOOKMARK, or an ERROR as the last line.`,
+    required: ['type'],
+    properties: {
+      type: { type: 'string', enum: ['ADDED', 'MODIFIED', 'DELETED', 'BOOKMARK', 'ERROR'] },
+      resourceVersion: { ...version, description: 'The version of the event; a watch from here goes on behind it.' },
+      previousResourceVersion: {
+        ...version,
+        description: 'The version of the event before it, of any object of the type. Objects of now have none.',
+      },
+      initialEventsEnd: { type: 'boolean', description: 'Of the BOOKMARK behind the objects of now.' },
+      object: schemaOf(kind),
+      error: { type: 'object', additionalProperties: true, description: 'As `error` of an ErrorBody.' },
+    },
+    additionalProperties: false,
+  };
 }
 
 /** What a list answers with `fields`. What surrounds the objects is as in any other list. */
@@ -350,14 +385,6 @@ function partialList(models: Schema[]): Schema {
       },
     },
   };
-}
-
-function headersOf(names: string[]): Record<string, unknown> {
-  return Object.fromEntries(names.map(name => [name, reference('headers', name.replace('-', ''))]));
-}
-
-function errorResponse(code: number): { $ref: string } {
-  return reference('responses', errors[code]?.[0] ?? 'Internal');
 }
 
 /** The schemas that are referred to from anywhere, sorted by name. */

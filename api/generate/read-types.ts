@@ -280,7 +280,7 @@ function checkNames(program: ts.Program, root: string, types: TypeModel[]): void
     fail(declaration.getSourceFile(), declaration.name, `the name ${name} is taken by ${file}`, 'choose another name');
   }
   for (const { type, kind } of types) {
-    for (const name of [`${kind}Input`, `${kind}List`, `${kind}StatusInput`]) {
+    for (const name of [`${kind}Input`, `${kind}List`, `${kind}StatusInput`, `${kind}Event`]) {
       const other = seen.get(name);
       if (other)
         fail(

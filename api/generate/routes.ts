@@ -85,7 +85,7 @@ function drafts({ type, kind, namespaced, status, fields }: TypeModel): Draft[] 
       ].join('\n'),
       query: 'ListQuery',
       returns: `${kind}List`,
-      errors: [410],
+      errors: [410, 422],
     },
     {
       method: 'Get',
@@ -129,6 +129,7 @@ function drafts({ type, kind, namespaced, status, fields }: TypeModel): Draft[] 
         'Each as a single DELETE would: finalizers hold it. Something must be said of what to delete: a selector, `ownerUid`, or `all=true`. Objects are deleted some hundred at a time, so a request that fails or is cut may have deleted some; repeat it.',
       query: 'DeleteCollectionQuery',
       returns: 'DeletionCount',
+      errors: [422],
     },
     {
       method: 'Delete',
@@ -220,6 +221,7 @@ function drafts({ type, kind, namespaced, status, fields }: TypeModel): Draft[] 
       description:
         'For controllers that are registered to reveal this type and hold a claim, which the header `Claim` names. Never cached, always logged.',
       returns: 'Revealed',
+      errors: [409],
     });
   }
   list.push(

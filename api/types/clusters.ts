@@ -30,6 +30,7 @@ export interface Cluster extends Resource {
    * @isInt must be a whole number of seconds
    * @minimum 60 must be at least 60
    * @maximum 2592000 must be at most 2592000 (30 days)
+   * @example 3600
    */
   verifySeconds?: number;
   status?: ClusterStatus;
@@ -42,12 +43,16 @@ export interface ClusterStatus {
    * `KubeconfigUnsupported`, `Unauthorized`, `Timeout`, `ConnectionRefused`, `CertificateInvalid` and other words of that kind.
    */
   conditions?: Condition[];
-  /** The API server's version, for example `v1.34.4`. */
+  /**
+   * The API server's version, for example `v1.34.4`.
+   * @example "v1.34.4"
+   */
   serverVersion?: string;
   /**
    * How many nodes the cluster has.
    * @isInt
    * @minimum 0
+   * @example 3
    */
   nodeCount?: number;
   /** When the API server last answered. */

@@ -9,6 +9,7 @@ export interface Secret extends Resource {
   /**
    * Key to text. Keys are at most 253 letters, digits, `-`, `_` and `.`. At most 1,000.
    * @secret
+   * @example {"password": "correct horse"}
    */
   data?: { [key: string]: string };
   /**

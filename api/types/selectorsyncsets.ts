@@ -6,7 +6,10 @@ import type { SetContent } from '../set-content.js';
  * @scope cluster
  */
 export interface SelectorSyncSet extends Resource, SetContent {
-  /** Which clusters the set is applied to. An empty selector is refused: to mean all clusters say `matchAll`. */
+  /**
+   * Which clusters the set is applied to. An empty selector is refused: to mean all clusters say `matchAll`.
+   * @example {"matchLabels": {"env": "prod"}}
+   */
   clusterSelector?: LabelSelector;
   /** `true` applies the set to every cluster there is and will be; then there must be no `clusterSelector`. */
   matchAll?: boolean;

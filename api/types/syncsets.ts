@@ -9,11 +9,13 @@ export interface SyncSet extends Resource, SetContent {
   /**
    * The names of the clusters that the set is applied to, in the set's own namespace.
    * @uniqueItems must not name a cluster twice
+   * @example ["cluster1"]
    */
   clusterRefs: ResourceName[];
   /**
    * Whether clusters may be named that do not exist yet; the set is applied once they do.
    * @default false
+   * @example true
    */
   allowMissing?: boolean;
 }
