@@ -38,3 +38,10 @@ export function retryAfterOf(response: http.IncomingMessage): number | undefined
   const seconds = /^\d+$/.test(value) ? Number(value) : (Date.parse(value) - Date.now()) / 1000;
   return Number.isFinite(seconds) ? Math.min(60, Math.max(0, seconds)) : undefined;
 }
+
+/** The texts of a Warning header, which Node has joined by commas: `299 - "one", 299 - "two"`. */
+export function warningsOf(header: string | undefined): string[] {
+  return [...(header ?? '').matchAll(/299 - "((?:[^"\\]|\\.)*)"/g)].map(([, text = '']) =>
+    text.replace(/\\(.)/g, '$1'),
+  );
+}

@@ -12,6 +12,11 @@ export interface CallOptions {
   signal?: AbortSignal;
   /** A write is checked and answered as it would be, with the version that is stored now (0: none), but nothing is stored. */
   dryRun?: boolean;
+  /**
+   * Names a POST or PATCH: sent again within 24 hours under the same key, by whichever process, it gets the first answer and is
+   * not done twice. Default for creations, notices and JSON patches: a new one for each call, which its repetitions share.
+   */
+  idempotencyKey?: string;
 }
 
 /** Which objects to list. */
@@ -105,6 +110,19 @@ export type MergePatch<T> = {
     (NonNullable<T[K]> extends unknown[] | string | number | boolean ? T[K] : MergePatch<NonNullable<T[K]>>) | null;
 };
 
+/** Writes of a collection whose answers come without the object. */
+export interface MinimalCalls<T extends Resource, Input extends object> {
+  create(...call: Parameters<Collection<T, Input>['create']>): Promise<void>;
+  replace(...call: Parameters<Collection<T, Input>['replace']>): Promise<void>;
+  patch(...call: Parameters<Collection<T, Input>['patch']>): Promise<void>;
+  remove(...call: Parameters<Collection<T, Input>['remove']>): Promise<void>;
+}
+
+/** @internal For one call, with headers that only this client's own methods know. */
+export interface ServiceOptions extends CallOptions {
+  headers?: Record<string, string>;
+}
+
 /** What a collection is made of. */
 export interface CollectionSource<T, Input> {
   type: string;
@@ -113,8 +131,9 @@ export interface CollectionSource<T, Input> {
   /** The namespace of keys that name none. */
   defaultNamespace: string;
   /** Makes the service of the type for a call with these options. */
-  service: (options: CallOptions) => Service<T, Input>;
+  service: (options: ServiceOptions) => Service<T, Input>;
   /** For all calls. */
+  headers?: Record<string, string>;
   claim?: string;
   signal?: AbortSignal;
   dryRun?: boolean;
@@ -162,6 +181,22 @@ export class Collection<T extends Resource, Input extends object> {
    */
   read(key: Key, options?: CallOptions): Promise<T> {
     return this.service(options).read(this.keyOf(key));
+  }
+
+  /**
+   * Reads an object unless it still has the version that is known; then undefined, and the object did not travel.
+   *
+   * @example
+   * const newer = await client.clusters.readIfChanged(cluster);
+   */
+  async readIfChanged(
+    { resourceVersion, ...key }: Key & { resourceVersion: string },
+    options?: CallOptions,
+  ): Promise<T | undefined> {
+    const only = this.same({ headers: { 'if-none-match': `"${resourceVersion}"` } });
+    // 304 has no body; else it is the object.
+    const answer: T | undefined = await only.read(key, options);
+    return answer;
   }
 
   /**
@@ -223,8 +258,8 @@ export class Collection<T extends Resource, Input extends object> {
 
   /**
    * Changes parts of an object by operations that are carried out in their order, all or none. Throws `Conflict` when a `test`
-   * fails and `Invalid` when a path leads nowhere; `details` names the operation. Secret fields cannot be tested. Unlike a
-   * merge patch it is not repeated when its answer was lost: a second time may be one too many.
+   * fails and `Invalid` when a path leads nowhere; `details` names the operation. Secret fields cannot be tested. When its answer
+   * is lost it is repeated with the same `Idempotency-Key`, so it is done once.
    *
    * @param only which part may change, default: all that clients set; and which state it is meant for
    * @example
@@ -334,9 +369,23 @@ export class Collection<T extends Resource, Input extends object> {
    * await client.clusters.withClaim(token).patchStatus({ name: 'cluster1' }, { serverVersion: 'v1.34.4' });
    */
   withClaim(claim: string): this {
-    // TypeScript does not know that `this.constructor` makes what `this` is.
-    const Same = this.constructor as new (source: CollectionSource<T, Input>) => this;
-    return new Same({ ...this.#source, claim });
+    return this.same({ claim });
+  }
+
+  /**
+   * The same writes, but their answers come without the object: for those who write much and look at nothing.
+   *
+   * @example
+   * await client.clusters.minimal().patch({ name: 'cluster1' }, { labels: { seen: 'true' } });
+   */
+  minimal(): MinimalCalls<T, Input> {
+    const quiet = this.same({ headers: { prefer: 'return=minimal' } });
+    return {
+      create: (...call) => quiet.create(...call).then(nothing),
+      replace: (...call) => quiet.replace(...call).then(nothing),
+      patch: (...call) => quiet.patch(...call).then(nothing),
+      remove: (...call) => quiet.remove(...call).then(nothing),
+    };
   }
 
   /** @internal Checks that something which came over the wire is an object; the server has validated the rest. */
@@ -346,14 +395,22 @@ export class Collection<T extends Resource, Input extends object> {
   };
 
   protected service(options?: CallOptions): Service<T, Input> {
-    const { service, claim, signal, dryRun } = this.#source;
-    return service({ claim, signal, dryRun, ...options });
+    const { service, claim, signal, dryRun, headers } = this.#source;
+    return service({ claim, signal, dryRun, headers, ...options });
+  }
+
+  private same(more: Partial<CollectionSource<T, Input>>): this {
+    // TypeScript does not know that `this.constructor` makes what `this` is.
+    const Same = this.constructor as new (source: CollectionSource<T, Input>) => this;
+    return new Same({ ...this.#source, ...more });
   }
 
   protected keyOf({ namespace = this.#source.defaultNamespace, name }: Key): ServiceKey {
     return { namespace, name };
   }
 }
+
+const nothing = (): void => undefined;
 
 function isResource(object: unknown): object is Resource {
   if (typeof object !== 'object' || object === null) return false;

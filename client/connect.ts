@@ -1,6 +1,7 @@
+import { batch, load, type BatchOptions, type BatchOutcome, type BatchOutcomes, type BatchWrite } from './batch.js';
 import { Broker, type Log } from './broker.js';
 import { Garbage } from './garbage.js';
-import type { CallOptions, Collection } from './collection.js';
+import type { CallOptions, Collection, ServiceOptions } from './collection.js';
 import { GeneratedClient } from './generated/index.js';
 import type { Resource } from './resource.js';
 import { ServiceTransport, UntypedService, type Service } from './service.js';
@@ -26,6 +27,14 @@ export interface ConnectOptions {
   retrySeconds?: number;
   /** Closes the client. */
   signal?: AbortSignal;
+  /**
+   * Told what the server warns of though it did what was asked (its `Warning` headers), and on which call. Results of batches
+   * have their warnings with them.
+   *
+   * @example
+   * connect({ onWarning: (text, { method, path }) => console.warn(`${method} ${path}: ${text}`) });
+   */
+  onWarning?: (text: string, call: { method: string; path: string }) => void;
   /** Where troubles in the background are reported. Default: warnings of the process. */
   log?: Log;
 }
@@ -80,7 +89,37 @@ export interface Client extends Collections {
    * @example
    * await client.with({ claim: token }).clusters.patch({ name: 'cluster1' }, { labels: { seen: 'true' } });
    */
-  with(options: CallOptions): Client;
+  with(options: Omit<CallOptions, 'idempotencyKey'>): Client;
+  /**
+   * Carries out up to 1,000 writes of any types in one request. Each has an outcome of its own; with `atomic: true` all are
+   * done or none is, and the call throws the first failure, whose `details` begin with which write it was. When the answer is
+   * lost the call is repeated with the same `Idempotency-Key`, so nothing is done twice.
+   *
+   * @example
+   * const [cluster, old] = await client.batch([
+   *   { op: 'upsert', type: 'clusters', object: { name: 'cluster1', labels: { env: 'prod' } } },
+   *   { op: 'delete', type: 'syncsets', name: 'old' },
+   * ]);
+   * if (old.error && old.status !== 404) throw old.error;
+   */
+  batch<const Writes extends readonly BatchWrite[]>(
+    operations: Writes,
+    options?: BatchOptions,
+  ): Promise<BatchOutcomes<Writes>>;
+  /**
+   * Carries out any number of writes over one stream, in memory only those under way, and yields the outcome of each in their
+   * order. Outcomes must be read for the stream to go on. It is not repeated: after a broken connection (`ConnectionError`),
+   * send the same operations with the same `idempotencyKey` once more, and only those not done yet are.
+   *
+   * @example
+   * for await (const { index, error } of client.load(operations, { idempotencyKey: 'import-2027-01-31' })) {
+   *   if (error) console.error(`line ${index}: ${error.message}`);
+   * }
+   */
+  load(
+    operations: Iterable<BatchWrite> | AsyncIterable<BatchWrite>,
+    options?: Omit<BatchOptions, 'atomic'>,
+  ): AsyncGenerator<BatchOutcome & { index: number }, void, undefined>;
   /** Ends all calls and watches and closes all connections. */
   close(): Promise<void>;
 }
@@ -132,7 +171,7 @@ class PlatformClient {
   typed(type: keyof Kinds): unknown {
     const known = this.#collections.get(type);
     if (known) return known;
-    const make = (options: CallOptions) => {
+    const make = (options: ServiceOptions) => {
       const service: unknown = new GeneratedClient(new ServiceTransport(this.#transport, options))[type];
       return service as Service<Resource, object>;
     };
@@ -141,8 +180,29 @@ class PlatformClient {
     return collection;
   }
 
-  with(options: CallOptions): Client {
+  with(options: Omit<CallOptions, 'idempotencyKey'>): Client {
     return withCollections(new PlatformClient(this.#transport, this.broker, { ...this.#options, ...options }));
+  }
+
+  batch<const Writes extends readonly BatchWrite[]>(
+    operations: Writes,
+    options: BatchOptions = {},
+  ): Promise<BatchOutcomes<Writes>> {
+    return batch(this.#transport, operations, { ...this.#forBatches(), ...options });
+  }
+
+  load(
+    operations: Iterable<BatchWrite> | AsyncIterable<BatchWrite>,
+    options: Omit<BatchOptions, 'atomic'> = {},
+  ): AsyncGenerator<BatchOutcome & { index: number }, void, undefined> {
+    return load(this.#transport, operations, { ...this.#forBatches(), ...options });
+  }
+
+  /** @throws TypeError a batch is never rehearsed: what is asked of all calls must not be forgotten by one */
+  #forBatches(): CallOptions {
+    const { dryRun, claim, signal } = this.#options;
+    if (dryRun === true) throw new TypeError('There is no dry run of batches');
+    return { claim, signal };
   }
 
   async close(): Promise<void> {
@@ -150,7 +210,7 @@ class PlatformClient {
     await this.broker?.close();
   }
 
-  #make(type: string, defaultNamespace: string, service: (options: CallOptions) => Service<Resource, object>) {
+  #make(type: string, defaultNamespace: string, service: (options: ServiceOptions) => Service<Resource, object>) {
     const { broker } = this;
     return new FullCollection({
       type,

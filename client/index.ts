@@ -1,5 +1,6 @@
 // The door of the room, and what `syncsets/client` exports.
 export { Backoff, pause } from './backoff.js';
+export type { BatchOptions, BatchOutcome, BatchOutcomes, BatchWrite } from './batch.js';
 export type { Broker, Log as ClientLog } from './broker.js';
 export type {
   Claim,
@@ -25,6 +26,7 @@ export type {
   ListOptions,
   MergePatch,
   Metadata,
+  MinimalCalls,
   Page,
   Part,
   Preconditions,

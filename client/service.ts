@@ -1,5 +1,5 @@
+import { randomUUID } from 'node:crypto';
 import type {
-  CallOptions,
   FieldsOption,
   JsonPatchOperation,
   ListOptions,
@@ -7,6 +7,7 @@ import type {
   Preconditions,
   RemoveAllOptions,
   RemoveOptions,
+  ServiceOptions,
 } from './collection.js';
 import type { ApiRequestOptions, Notice, Revealed, Transport as GeneratedTransport } from './generated/index.js';
 import type { Resource } from './resource.js';
@@ -44,21 +45,25 @@ type PatchCall = ServiceKey & { body: Record<string, unknown> | JsonPatchOperati
 export class ServiceTransport implements GeneratedTransport {
   constructor(
     private readonly transport: Transport,
-    private readonly options: CallOptions,
+    private readonly options: ServiceOptions,
   ) {}
 
   async request<T>({ method, url, path = {}, query, body, mediaType }: ApiRequestOptions): Promise<T> {
     if (method === 'HEAD' || method === 'OPTIONS') throw new TypeError(`${method} is not a method of the API`);
-    const { dryRun = false, ...options } = this.options;
+    const { dryRun = false, idempotencyKey, headers, ...options } = this.options;
     const rehearsed = dryRun && method !== 'GET';
     const isJsonPatch = method === 'PATCH' && Array.isArray(body);
+    // Done twice these are not what was asked for; under one key the second time gets the answer of the first.
+    const key = idempotencyKey ?? (method === 'POST' || isJsonPatch ? randomUUID() : undefined);
+    const keyed = key !== undefined && !rehearsed && method !== 'GET' && method !== 'DELETE';
     const answer = await this.transport.send({
       method,
       path: url.replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(String(path[name]))),
       query: rehearsed ? { ...query, dryRun: 'All' } : query,
       body: body as unknown,
       contentType: isJsonPatch ? 'application/json-patch+json' : mediaType,
-      repeat: rehearsed || (!isJsonPatch && mayRepeat(method, query)),
+      repeat: rehearsed || keyed || mayRepeat(method, query),
+      headers: { ...headers, ...(keyed && { 'idempotency-key': key }) },
       ...options,
     });
     // The server validates what it sends; its type is that of the document which this client was generated from.
@@ -67,8 +72,7 @@ export class ServiceTransport implements GeneratedTransport {
 }
 
 /**
- * Whether a request may be sent again when its answer was lost. A second POST creates a second time; a second DELETE could
- * meet another object of that name, unless it says which one. PUT and merge PATCH end in the same state; one with a
+ * Whether a request without `Idempotency-Key` may be sent again when its answer was lost. A second DELETE could meet another object of that name, unless it says which one. PUT and merge PATCH end in the same state; one with a
  * `resourceVersion` may report a conflict with itself, which is the answer that makes its sender look.
  */
 function mayRepeat(method: Call['method'], query: ApiRequestOptions['query']): boolean {

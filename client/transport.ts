@@ -2,8 +2,10 @@ import { setMaxListeners } from 'node:events';
 import { readFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { baseOf, queryOf } from './address.js';
-import { isSuccess, parse, retryAfterOf, textOf } from './answer.js';
+import { isSuccess, parse, retryAfterOf, textOf, warningsOf } from './answer.js';
 import { Backoff, pause } from './backoff.js';
 import { ConnectionError, PlatformError } from './errors.js';
 
@@ -20,6 +22,8 @@ export interface TransportOptions {
   retrySeconds?: number;
   /** Ends every call. */
   signal?: AbortSignal;
+  /** Told what the server warns of though it did what was asked, and on which call. */
+  onWarning?: (text: string, call: { method: string; path: string }) => void;
 }
 
 /** One request. */
@@ -31,6 +35,8 @@ export interface Call {
   headers?: Record<string, string>;
   /** Sent as JSON. */
   body?: unknown;
+  /** In place of a body: texts that are sent as they come, no faster than the server takes them. */
+  lines?: AsyncIterable<string>;
   /** Default application/json. */
   contentType?: string;
   /** Token of a held claim: the write is refused (409 Fenced) once the claim is lost. */
@@ -133,6 +139,11 @@ export class Transport {
     this.#streams.destroy();
   }
 
+  #warn({ method, path }: Call, { headers }: http.IncomingMessage): void {
+    const { onWarning } = this.#options;
+    if (onWarning) for (const text of warningsOf(headers.warning)) onWarning(text, { method, path });
+  }
+
   #check({ signal }: Call): void {
     if (this.#ended) throw this.#ended;
     signal?.throwIfAborted();
@@ -145,7 +156,10 @@ export class Transport {
       const response = await this.#request(call, timeout > 30_000 ? this.#streams : this.#calls, deadline);
       const text = await textOf(response);
       const status = response.statusCode ?? 0;
+      // What was asked for has not changed.
+      if (status === 304) return undefined;
       if (!isSuccess(response)) throw PlatformError.of(status, text, retryAfterOf(response));
+      this.#warn(call, response);
       return text === '' ? undefined : parse(text, status);
     } finally {
       deadline.end();
@@ -168,7 +182,8 @@ export class Transport {
       headers: {
         ...this.#headers,
         ...call.headers,
-        ...(body && { 'content-type': call.contentType ?? 'application/json', 'content-length': body.length }),
+        ...(body && { 'content-length': body.length }),
+        ...((body ?? call.lines) && { 'content-type': call.contentType ?? 'application/json' }),
         ...(call.claim !== undefined && { claim: call.claim }),
       },
     };
@@ -203,7 +218,12 @@ export class Transport {
       request.on('error', error => {
         reject(failed ? error : this.#connectionError(call, connected, error));
       });
-      request.end(body);
+      if (call.lines) {
+        // Ends the source as well, whichever side ends. An answer that is there in full has said why.
+        pipeline(Readable.from(call.lines), request).catch((error: unknown) => {
+          if (answer?.complete !== true) fail(asError(error));
+        });
+      } else request.end(body);
     });
   }
 
@@ -240,7 +260,11 @@ class Deadline {
 function mayRepeat(call: Call, error: unknown): boolean {
   if (call.repeat === 'never') return false;
   const harmless = call.repeat ?? ['GET', 'PUT'].includes(call.method);
-  if (error instanceof PlatformError) return error.status === 429 || (error.status === 503 && harmless);
+  if (error instanceof PlatformError) {
+    // 409 with Retry-After: the first one with this Idempotency-Key is still under way.
+    const passes = error.status === 503 || (error.status === 409 && error.retryAfter !== undefined);
+    return error.status === 429 || (passes && harmless);
+  }
   return error instanceof ConnectionError && passing.has(error.code) && (harmless || !error.sent);
 }
 

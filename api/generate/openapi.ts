@@ -327,8 +327,7 @@ function completeModels(models: Record<string, Schema>, { type, kind, namespaced
   if (status !== undefined) {
     models[`${kind}StatusInput`] = {
       type: 'object',
-      description: `The status of an object of the type ${type}; the rest of the object may be there and is ignored.`,
-      required: ['status'],
+      description: `The status of an object of the type ${type}; the rest of the object may be there and is ignored. Left out, the status is removed.`,
       properties: {
         status: schemaOf(status),
         resourceVersion: sent.properties['resourceVersion'] ?? {},
