@@ -27,8 +27,19 @@ export interface Settings {
   concurrency: number;
   logLevel: 'debug' | 'info' | 'warn' | 'error';
   logFormat: 'text' | 'json';
+  /** Where spans go; undefined: none are made. */
+  tracing: TracingSettings | undefined;
   /** Names this process among its replicas. */
   instance: string;
+}
+
+/** OpenTelemetry's own variables, as far as they concern spans over OTLP/HTTP. */
+export interface TracingSettings {
+  endpoint: string;
+  headers: Record<string, string>;
+  serviceName: string | undefined;
+  /** Share of new traces that is recorded, 0 to 1. */
+  ratio: number;
 }
 
 /** A variable holds what it may not: says which one, what it holds and what it may hold. */
@@ -41,7 +52,14 @@ export class BadSetting extends Error {
   }
 }
 
-const secretVariables = new Set(['API_TOKEN', 'ENCRYPTION_KEY', 'DATABASE_URL', 'POSTGRES_PARAMS', 'AMQP_URL']);
+const secretVariables = new Set([
+  'API_TOKEN',
+  'ENCRYPTION_KEY',
+  'DATABASE_URL',
+  'POSTGRES_PARAMS',
+  'AMQP_URL',
+  'OTEL_EXPORTER_OTLP_HEADERS',
+]);
 
 /**
  * Reads and checks all settings. Throws BadSetting for the first variable that is wrong; never shows a secret. A process that
@@ -141,6 +159,14 @@ export function readSettings(env: NodeJS.ProcessEnv = process.env, servesApi = t
     // A key generated beside an external database would be lost with this machine, and the data with it.
     throw new BadSetting('ENCRYPTION_KEY', 'is required with an external database: openssl rand -base64 32');
   }
+  const collector = url('OTEL_EXPORTER_OTLP_ENDPOINT', ['http:', 'https:']);
+  const traced = {
+    headers:
+      pairs(text('OTEL_EXPORTER_OTLP_HEADERS') ?? '') ??
+      refuse('OTEL_EXPORTER_OTLP_HEADERS', 'a list of headers: name=value, joined by commas'),
+    serviceName: text('OTEL_SERVICE_NAME'),
+    ratio: share(text('OTEL_TRACES_SAMPLER_ARG') ?? '1') ?? refuse('OTEL_TRACES_SAMPLER_ARG', 'a share from 0 to 1'),
+  };
   const shownHost = host === '0.0.0.0' || host === '::' ? '127.0.0.1' : host.includes(':') ? `[${host}]` : host;
   return {
     port: apiPort,
@@ -161,6 +187,7 @@ export function readSettings(env: NodeJS.ProcessEnv = process.env, servesApi = t
     concurrency: count(text('CONCURRENCY') ?? '16') ?? refuse('CONCURRENCY', 'a whole number from 1 to 1000'),
     logLevel: oneOf('LOG_LEVEL', ['debug', 'info', 'warn', 'error'], 'info'),
     logFormat: oneOf('LOG_FORMAT', ['text', 'json'], process.stdout.isTTY ? 'text' : 'json'),
+    tracing: collector === undefined ? undefined : { endpoint: collector, ...traced },
     instance: `${hostname()}-${process.pid}`,
   };
 }
@@ -179,4 +206,25 @@ function bytes(value: string): number | undefined {
 function count(value: string): number | undefined {
   const number = Number(value);
   return Number.isInteger(number) && number >= 1 && number <= 1000 ? number : undefined;
+}
+
+function share(value: string): number | undefined {
+  const number = Number(value);
+  return number >= 0 && number <= 1 ? number : undefined;
+}
+
+/** `name=value` pairs with values percent-encoded, as OpenTelemetry writes headers in a variable. */
+function pairs(value: string): Record<string, string> | undefined {
+  const found = value
+    .split(',')
+    .filter(one => one.trim() !== '')
+    .map(one => /^\s*([\w!#$%&'*+.^`|~-]+)\s*=\s*([\x21-\x7e]*)\s*$/.exec(one));
+  const read = found.map(one => {
+    try {
+      return one ? [one[1] ?? '', decodeURIComponent(one[2] ?? '')] : undefined;
+    } catch {
+      return undefined;
+    }
+  });
+  return read.includes(undefined) ? undefined : Object.fromEntries(read.filter(one => one !== undefined));
 }

@@ -4,14 +4,15 @@ import tseslint from 'typescript-eslint';
 // Imports go one way: controllers -> client -> HTTP/AMQP; api -> bus -> db. A controller must run on another machine
 // with two URLs, so nothing on its side may reach into the server's rooms.
 const rooms = {
-  api: ['api', 'bus', 'db', 'kubernetes', 'rendering'],
+  api: ['api', 'bus', 'db', 'kubernetes', 'rendering', 'tracing'],
   bus: ['bus', 'db'],
   db: ['db'],
   client: ['client'],
-  controllers: ['controllers', 'client', 'kubernetes', 'rendering'],
+  controllers: ['controllers', 'client', 'kubernetes', 'rendering', 'tracing'],
   cli: ['cli', 'client'],
   kubernetes: ['kubernetes'],
   rendering: ['rendering'],
+  tracing: ['tracing'],
 };
 const all = Object.keys(rooms);
 const statements = '^\\s*(select|insert into|update|delete from|with|create|alter|drop|listen|notify)\\s';

@@ -5,7 +5,7 @@ import type { ClientConfig } from 'pg';
 import { ApiServer, KeyStillInUse, MissingEncryptionKey, rotateKey, Secrets, typeTables } from './api/index.js';
 import { Bus } from './bus/index.js';
 import { isPlatformError } from './client/index.js';
-import { BadSetting, isLoopback, readSettings, type Settings } from './config.js';
+import { BadSetting, isLoopback, readSettings, type Settings, type TracingSettings } from './config.js';
 import { startControllers } from './controllers/index.js';
 import {
   Database,
@@ -19,6 +19,7 @@ import {
   type Log,
 } from './db/index.js';
 import { createLog } from './logging.js';
+import { Exporter, SpanSource } from './tracing/index.js';
 
 const roles = {
   run: 'everything in one process: the API, the controllers, and the embedded database when none is given',
@@ -82,6 +83,7 @@ async function start(
 ): Promise<string[]> {
   const lines: string[] = [];
   let { apiUrl } = settings;
+  if (settings.tracing) parts.push(startTracing(settings.tracing, role, settings.instance, log));
   if (role !== 'controllers') {
     const { connection, hint } = await connect(role, settings, parts, log).catch((error: unknown) =>
       refuseDatabase(error, settings),
@@ -130,6 +132,8 @@ async function start(
       healthPort: settings.healthPort,
       host: settings.host,
       concurrency: settings.concurrency,
+      // Beside the API an error that nobody caught may be the API's own, which must not go on in doubt.
+      catchUncaught: role === 'controllers',
       log,
     });
     parts.push(controllers);
@@ -141,6 +145,15 @@ async function start(
   }
   lines.push(`ready: ${apiUrl}`);
   return lines;
+}
+
+/** Records spans from now on; stopped last, when the other parts have ended theirs. */
+function startTracing(tracing: TracingSettings, role: Role, instance: string, log: Log): Part {
+  const { endpoint, headers, serviceName = `syncsets-${role}`, ratio } = tracing;
+  const resource = { 'service.name': serviceName, 'service.instance.id': instance };
+  const exporter = new Exporter({ endpoint, headers, resource, log });
+  new SpanSource({ ratio, ended: span => exporter.add(span) }).use();
+  return exporter;
 }
 
 /** Encrypts all secrets anew; returns what to tell about it. */

@@ -223,7 +223,8 @@ export class Claims {
       ...(keys ? { keys } : {}),
       ...(messages ? { messages } : {}),
     });
-    const claims = claimed.map(({ type, namespace, name, uid, attempts, reason, nonce, object }) => {
+    const traces = await Promise.all(claimed.map(key => this.#bus.traceOf(key, controller)));
+    const claims = claimed.map(({ type, namespace, name, uid, attempts, reason, nonce, object }, at) => {
       const token = claimToken({ controller, type, namespace, name, nonce });
       const head = JSON.stringify({
         token,
@@ -234,6 +235,7 @@ export class Claims {
         uid,
         attempts,
         reason,
+        ...(traces[at] === undefined ? {} : { traceparent: traces[at] }),
         expiresInSeconds: claimSeconds,
       });
       return `${head.slice(0, -1)},"object":${object ?? 'null'}}`;

@@ -4,6 +4,7 @@ import type { Readable } from 'node:stream';
 import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib';
 import type { NextFunction, Request, Response } from 'express';
 import type { Log } from '../db/index.js';
+import { beginSpan } from '../tracing/index.js';
 import { ApiError } from './errors.js';
 import { parseBody, parseListBody } from './json.js';
 import { JsonPatch } from './json-patch.js';
@@ -28,6 +29,34 @@ const unpackers = new Map([
   ['br', createBrotliDecompress],
 ]);
 
+/** Questions of workers, asked every second without end, and streams. */
+const polling = /^\/v1\/controllers\/[^/]+\/claims|[?&]watch=/;
+
+/**
+ * Begins a span for a request where somebody records spans. The header `traceparent` names it from then on, as that of the
+ * client did before: what the request causes, events and runs, follows from it.
+ */
+function traced(request: Request): { end(status: number, requestId: string): void } | undefined {
+  const { method, path } = request;
+  if (!path.startsWith('/v1/') || polling.test(request.originalUrl)) return undefined;
+  const span = beginSpan(method, {
+    kind: 'server',
+    parent: request.get('traceparent'),
+    attributes: { 'http.request.method': method, 'url.path': path },
+  });
+  if (!span) return undefined;
+  request.headers['traceparent'] = span.traceparent;
+  return {
+    end(status, requestId) {
+      // Set once the routes have been looked at; a batch has none.
+      const route: unknown = Reflect.get(Object(request.route), 'path');
+      const name = typeof route === 'string' ? `${method} ${route}` : `${method} ${path.split('/', 3).join('/')}`;
+      const attributes = { 'http.response.status_code': status, 'syncsets.request_id': requestId };
+      span.end({ name, attributes, ...(status >= 500 ? { error: `status ${status}` } : {}) });
+    },
+  };
+}
+
 /**
  * Gives each request an id, counts it, and logs it: failures and slow ones as warnings, the rest for debugging. A client that
  * reads nothing of its answer for `stalled` milliseconds is given up: the answer would be kept for it for ever.
@@ -38,12 +67,14 @@ export function observe(log: Log, metrics: Metrics, stalled: number) {
     request.id = given !== undefined && /^[\w.:-]{1,128}$/.test(given) ? given : randomUUID();
     response.setHeader('X-Request-Id', request.id);
     const begun = performance.now();
+    const span = traced(request);
     // The time runs while nothing is read or written. A long poll writes nothing either, and has nothing that waits.
     response.setTimeout(stalled, () => {
       if (response.writableLength > 0) response.destroy();
     });
     response.once('close', () => {
       const milliseconds = performance.now() - begun;
+      span?.end(response.statusCode, request.id);
       const streamed = /ndjson|event-stream/.test(String(response.getHeader('Content-Type')));
       if (!streamed) metrics.request(request.method, response.statusCode, milliseconds / 1_000);
       const waited = request.path.endsWith('/claims');

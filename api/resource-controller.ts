@@ -10,6 +10,7 @@ import { JsonPatch } from './json-patch.js';
 import { readSelection, sendList } from './list.js';
 import type { NoticeInput } from './notice.js';
 import type { Change, Deletion, Writer } from './operation.js';
+import { isTraceparent } from '../tracing/index.js';
 import type { Platform } from './platform.js';
 import type { Preconditions } from './preconditions.js';
 import type { DeleteCollectionQuery, DeleteQuery, ListQuery, WriteQuery } from './queries.js';
@@ -235,7 +236,7 @@ export function writer(request: Request): Writer {
   return {
     ...(request.answer ? { answer: request.answer } : {}),
     ...(claim && !('map' in claim) ? { claim } : {}),
-    ...(traceparent && /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/.test(traceparent) ? { traceparent } : {}),
+    ...(traceparent !== undefined && isTraceparent(traceparent) ? { traceparent } : {}),
   };
 }
 

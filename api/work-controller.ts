@@ -35,6 +35,7 @@ import { responseOf } from './resource-controller.js';
 import { streamRenewals } from './renewals.js';
 import { parseLabelSelector } from './selectors.js';
 import { continueToken, readClaimToken, readContinueToken } from './tokens.js';
+import type { TypeDefinition } from './type-definition.js';
 import type {
   ClaimInput,
   ClaimList,
@@ -115,7 +116,11 @@ export class WorkController extends Controller {
         `The name "${name}" must be a DNS-1123 label: lower-case letters, digits and dashes, at most 63.`,
       );
     }
-    for (const type of [...(body.type === '*' ? [] : [body.type]), ...(body.watches ?? []), ...(body.reveal ?? [])])
+    for (const type of [
+      ...(['*', '-'].includes(body.type) ? [] : [body.type]),
+      ...(body.watches ?? []),
+      ...(body.reveal ?? []),
+    ])
       typeOf(this.#platform, type);
     const wanted: Registration = {
       name,
@@ -355,7 +360,11 @@ export class WorkController extends Controller {
     };
   }
 
-  #type(registration: Registration, type: string | undefined, path: string) {
+  #type(
+    registration: Registration,
+    type: string | undefined,
+    path: string,
+  ): Pick<TypeDefinition, 'type' | 'namespaced'> {
     const name = type ?? registration.type;
     if (name === '*' || (registration.type !== '*' && registration.type !== name)) {
       throw new ApiError(
@@ -364,7 +373,7 @@ export class WorkController extends Controller {
         [{ path: `${path}.type`, message: 'is not a type of this controller' }],
       );
     }
-    return typeOf(this.#platform, name);
+    return name === '-' ? { type: name, namespaced: false } : typeOf(this.#platform, name);
   }
 }
 

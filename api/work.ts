@@ -3,7 +3,10 @@ import type { Timestamp } from './resource.js';
 
 /** What a controller reconciles and what else it watches. */
 export interface ControllerInput {
-  /** The type whose objects are its keys; `*` for all types. */
+  /**
+   * The type whose objects are its keys; `*` for all types. `-` for a task: it has no objects and one key, named as the
+   * controller, which is queued at the first registration and again as `requeueAfterSeconds` says.
+   */
   type: string;
   /**
    * Which parts of a change make a key: `spec`, `metadata`, `status`, `deletion`, `owners` (the object came with owners, they
@@ -153,6 +156,8 @@ export interface Claim {
   attempts?: number;
   /** Why the key was queued. */
   reason?: string;
+  /** The trace of the change that it was queued for (W3C trace context), where that is traced and not long ago. */
+  traceparent?: string;
   /** For `map`: each event with the states before and after it, null where there is none. */
   events?: MapEvent[];
   /** The worker's lease from now, unless it is renewed. */

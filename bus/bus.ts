@@ -5,6 +5,7 @@ import { Leadership } from './leadership.js';
 import { RabbitTransport } from './rabbitmq.js';
 import { Relay } from './relay.js';
 import { Tail } from './tail.js';
+import { Traces, type TracedKey } from './traces.js';
 import { Wakeups } from './wakeups.js';
 
 /** How long, in ms, a replica that stops keeps its parts from the others for what it has in hand. */
@@ -43,6 +44,7 @@ export class Bus {
   readonly #leadership: Leadership;
   readonly #relays = new Map<string, Relay>();
   readonly #tails = new Map<string, Tail>();
+  readonly #traces = new Map<string, Traces>();
   readonly #feeder: Feeder | undefined;
   readonly #housekeeping: Housekeeping;
   #stopped = false;
@@ -70,6 +72,7 @@ export class Bus {
           log,
         }),
       );
+      this.#traces.set(type, new Traces(this.tail(type)));
     }
     this.#leadership = new Leadership({
       database,
@@ -110,6 +113,7 @@ export class Bus {
     await Promise.race([relayed, new Promise(resolve => setTimeout(resolve, handOver).unref())]);
     await this.#leadership.stop();
     await relayed;
+    for (const traces of this.#traces.values()) traces.stop();
     await Promise.all([...this.#tails.values()].map(tail => tail.stop()));
     await this.#wakeups.stop();
     clearTimeout(impatience);
@@ -147,6 +151,11 @@ export class Bus {
   /** Says that a controller has new keys. */
   queued(controller: string): void {
     this.#wakeups.wake(`work:${controller}`);
+  }
+
+  /** The trace (`traceparent`) in which a key that a controller runs was changed, as far as it is remembered. */
+  async traceOf(key: TracedKey, controller: string): Promise<string | undefined> {
+    return this.#traces.get(key.type)?.of(key, controller);
   }
 
   /** Says that workers took keys, so that the broker's queues have room for more. */

@@ -5,7 +5,7 @@ export type Interest = 'spec' | 'metadata' | 'status' | 'deletion' | 'owners';
 
 /** What a controller reconciles and what else it watches; the answer of the server says more. */
 export interface Registration {
-  /** A type, or `*` for all. */
+  /** A type, `*` for all, or `-` for none: a task, with one key that is named as the controller. */
   type: string;
   /** Default spec, metadata and deletion. */
   on?: Interest[];
@@ -39,6 +39,8 @@ export interface KeyClaim extends WorkKey {
   attempts: number;
   /** Why it was queued: `added`, `modified`, `requeueAfter`, `error`, … */
   reason: string;
+  /** The trace of the change that it was queued for (W3C trace context), where that is traced and not long ago. */
+  traceparent?: string;
   expiresInSeconds: number;
 }
 

@@ -17,6 +17,8 @@ export interface CallOptions {
    * not done twice. Default for creations, notices and JSON patches: a new one for each call, which its repetitions share.
    */
   idempotencyKey?: string;
+  /** The trace that a write belongs to (W3C trace context): handed on to its event and to the runs that follow from it. */
+  traceparent?: string;
 }
 
 /** Which objects to list. */
@@ -137,6 +139,7 @@ export interface CollectionSource<T, Input> {
   claim?: string;
   signal?: AbortSignal;
   dryRun?: boolean;
+  traceparent?: string;
 }
 
 /**
@@ -395,8 +398,8 @@ export class Collection<T extends Resource, Input extends object> {
   };
 
   protected service(options?: CallOptions): Service<T, Input> {
-    const { service, claim, signal, dryRun, headers } = this.#source;
-    return service({ claim, signal, dryRun, headers, ...options });
+    const { service, claim, signal, dryRun, traceparent, headers } = this.#source;
+    return service({ claim, signal, dryRun, traceparent, headers, ...options });
   }
 
   private same(more: Partial<CollectionSource<T, Input>>): this {

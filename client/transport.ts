@@ -41,6 +41,8 @@ export interface Call {
   contentType?: string;
   /** Token of a held claim: the write is refused (409 Fenced) once the claim is lost. */
   claim?: string;
+  /** The trace that it belongs to (W3C trace context). */
+  traceparent?: string;
   /**
    * Whether it may be sent again when its answer was lost or the server was unavailable: `true` if twice has the effect of
    * once. `never` leaves all repeating to the caller. Default: GET and PUT.
@@ -185,6 +187,7 @@ export class Transport {
         ...(body && { 'content-length': body.length }),
         ...((body ?? call.lines) && { 'content-type': call.contentType ?? 'application/json' }),
         ...(call.claim !== undefined && { claim: call.claim }),
+        ...(call.traceparent !== undefined && { traceparent: call.traceparent }),
       },
     };
     return new Promise((resolve, reject) => {

@@ -18,6 +18,8 @@ export interface ControllersSettings {
   host?: string;
   /** Keys that each controller works on at once. Default 16. */
   concurrency?: number;
+  /** Whether the process goes on after an error that nobody caught. Default true. */
+  catchUncaught?: boolean;
   log: (level: Level, message: string, fields?: Record<string, unknown>) => void;
 }
 
@@ -39,6 +41,7 @@ export function startControllers(settings: ControllersSettings): {
     healthPort: settings.healthPort,
     healthHost: settings.host,
     concurrency: settings.concurrency,
+    catchUncaught: settings.catchUncaught,
     log: logOf(settings.log, {}),
   });
 }

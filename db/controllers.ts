@@ -3,7 +3,7 @@ import type { Database, Queries } from './database.js';
 /** A controller's registration: what it reconciles and what else it watches. */
 export interface Registration {
   name: string;
-  /** A type, or '*'. */
+  /** A type, '*' for all, or '-' for none: a task. */
   type: string;
   interests: string[];
   watches: string[];
@@ -128,7 +128,7 @@ export async function registerController(
   });
 }
 
-/** Enqueues every object that a controller reconciles, below the priority of any change. */
+/** Enqueues all keys of a controller, below the priority of any change: every object of its type; of a task its one key. */
 export async function enqueueAll(
   queries: Queries,
   controller: string,
@@ -138,7 +138,10 @@ export async function enqueueAll(
   const [row] = await queries.query<{ woken: string[] }>({
     text: `select syncsets.enqueue(coalesce(array_agg(
         row($1, o.type, o.namespace, o.name, o.uid, o.version, -10, $3)::syncsets.key), '{}')) as woken
-      from syncsets.objects o where $2 = '*' or o.type = $2`,
+      from (
+        select o.type, o.namespace, o.name, o.uid, o.version from syncsets.objects o where $2 = '*' or o.type = $2
+        union all select '-', '', $1, null, null where $2 = '-'
+      ) o`,
     values: [controller, type, reason],
   });
   return row?.woken ?? [];

@@ -47,6 +47,10 @@ describe('settings', () => {
     ['EVENT_LOG_MAX', '4GB', /"4GB" is not a size of at least 16MiB: bytes, or a number with MiB or GiB/],
     ['EVENT_LOG_MAX', '1MiB', /"1MiB" is not a size of at least 16MiB/],
     ['CONCURRENCY', '0', /"0" is not a whole number from 1 to 1000/],
+    ['OTEL_EXPORTER_OTLP_ENDPOINT', 'collector:4318', /"collector:4318" is not a URL/],
+    ['OTEL_EXPORTER_OTLP_HEADERS', 'hunter22', /its value is not a list of headers: name=value, joined by commas/],
+    ['OTEL_EXPORTER_OTLP_HEADERS', 'a=%hunter22', /its value is not a list of headers/],
+    ['OTEL_TRACES_SAMPLER_ARG', '2', /"2" is not a share from 0 to 1/],
     ['LOG_LEVEL', 'loud', /"loud" is not one of debug, info, warn, error/],
     ['LOG_FORMAT', 'xml', /"xml" is not one of text, json/],
   ];
@@ -61,8 +65,8 @@ describe('settings', () => {
   });
 
   it('checks every variable that there is', () => {
-    // What it may hold is for the system to say: any directory will do until it is used.
-    const unchecked = ['DATA_DIR'];
+    // A directory will do, whichever it is, until it is used; a name may be any.
+    const unchecked = ['DATA_DIR', 'OTEL_SERVICE_NAME'];
     expect(variables().filter(name => !unchecked.includes(name))).to.have.members([
       ...new Set(bad.map(([variable]) => variable)),
     ]);

@@ -1,6 +1,7 @@
 import type { Client, Interest, Kinds, Resource, WorkKey } from '../../client/index.js';
 import type { Duration } from './duration.js';
 import type { Log } from './log.js';
+import type { RateLimit } from './rate.js';
 
 /**
  * Brings what an object says about. The runtime calls `reconcile` whenever the object may have changed, never twice at once
@@ -33,10 +34,17 @@ export interface Controller<T extends Resource = Resource> {
   revision?: number;
   /** Types whose secret fields it reads (`context.client.clusters.reveal`). */
   reveal?: string[];
-  /** A run lasts for as long as its object exists; it has no deadline and is told of changes by `context.changed`. */
+  /**
+   * A run lasts for as long as its object exists; it has no deadline and is told of changes by `context.changed`. When replicas
+   * join, each aborts what exceeds its share of the keys, so that the others get theirs.
+   */
   longRunning?: boolean;
-  /** Longest run; a longer one counts as failed. Default 5 minutes. */
+  /**
+   * Longest run; a longer one is aborted, counts as failed and frees its slot, whether or not it ends then. Default 5 minutes.
+   */
   deadline?: Duration;
+  /** How often runs begin in each process, whatever there is to do. Default: as fast as they end. */
+  rateLimit?: RateLimit;
   /** Put on every object before its first run and removed after `finalize`, so that no object goes without it. */
   finalizer?: string;
   /** Runs in place of `reconcile` once deletion was asked for. */

@@ -14,6 +14,8 @@ export interface WorkerGauges {
   slots: number;
   /** Keys being worked on. */
   active(): number;
+  /** Runs over their deadline that have not ended. */
+  hung(): number;
   /** Seconds of all unfinished runs together, and of the longest. */
   unfinished(): { total: number; longest: number };
 }
@@ -25,6 +27,8 @@ export class Metrics {
   readonly #terminal;
   readonly #timeouts;
   readonly #seconds;
+  readonly #work;
+  readonly #panics;
   readonly #retries;
   readonly #lost;
   readonly #gauges: WorkerGauges[] = [];
@@ -50,6 +54,11 @@ export class Metrics {
       'Reconciliations over their deadline',
       'controller',
     );
+    this.#panics = counter(
+      'controller_runtime_reconcile_panics_total',
+      'Errors that code of a reconciliation left for nobody to catch; no controller: not known whose',
+      'controller',
+    );
     this.#retries = counter('workqueue_retries_total', 'Keys that are tried again after an error', 'name');
     this.#lost = counter(
       'syncsets_claims_lost_total',
@@ -63,6 +72,20 @@ export class Metrics {
       buckets: [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60],
       registers,
     });
+    this.#work = new Histogram({
+      name: 'workqueue_work_duration_seconds',
+      help: 'Time from the claim of a key to its result',
+      labelNames: ['name'],
+      buckets: [0.001, 0.01, 0.1, 1, 10, 60, 600],
+      registers,
+    });
+    this.#gauge(
+      registers,
+      'syncsets_hung_reconciles',
+      'Reconciliations over their deadline that have not ended',
+      'controller',
+      one => one.hung(),
+    );
     this.#gauge(registers, 'controller_runtime_active_workers', 'Keys being worked on', 'controller', one =>
       one.active(),
     );
@@ -104,10 +127,14 @@ export class Metrics {
     const terminal = this.#terminal.labels({ controller });
     const timeouts = this.#timeouts.labels({ controller });
     const lost = this.#lost.labels({ controller });
+    const work = this.#work.labels({ name: controller });
+    // Shown from the beginning: a counter that appears with its first increment hides that increment from rate().
+    this.#panics.labels({ controller });
     return {
       result: (result, taken) => {
         totals[result].inc();
         seconds.observe(taken);
+        work.observe(taken);
         if (result === 'error') {
           errors.inc();
           retries.inc();
@@ -117,6 +144,11 @@ export class Metrics {
       timeout: () => timeouts.inc(),
       lost: count => lost.inc(count),
     };
+  }
+
+  /** An error that nobody caught; `controller` is empty where it is not known whose it was. */
+  uncaught(controller: string): void {
+    this.#panics.inc({ controller });
   }
 
   #gauge(

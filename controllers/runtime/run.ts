@@ -6,6 +6,7 @@ import type { Log } from './log.js';
 
 /** What all runs of a worker share. */
 export interface RunSurroundings {
+  controller: string;
   client: Client;
   log: Log;
   lease: Lease;
@@ -22,6 +23,8 @@ export class Run implements Context {
   abandoned: Error | undefined;
   /** Whether others have the claim now, so that there is nothing to report. */
   lost = false;
+  /** The trace that its writes belong to (W3C trace context): its own span, or that of the change that it is for. */
+  traceparent: string | undefined;
   readonly #claim: KeyClaim;
   readonly #shared: RunSurroundings;
   #abort: AbortController | undefined;
@@ -33,6 +36,11 @@ export class Run implements Context {
   constructor(claim: KeyClaim, shared: RunSurroundings) {
     this.#claim = claim;
     this.#shared = shared;
+    this.traceparent = claim.traceparent;
+  }
+
+  get controller(): string {
+    return this.#shared.controller;
   }
 
   get token(): string {
@@ -57,7 +65,8 @@ export class Run implements Context {
   }
 
   get client(): Client {
-    return (this.#client ??= this.#shared.client.with({ claim: this.token, signal: this.signal }));
+    const { token: claim, signal, traceparent } = this;
+    return (this.#client ??= this.#shared.client.with({ claim, signal, traceparent }));
   }
 
   get log(): Log {

@@ -2,8 +2,11 @@ import type { KeyClaim, Resource, WorkKey, WorkResult } from '../../client/index
 import { TerminalError, type Controller, type Result } from './controller.js';
 import { secondsOf } from './duration.js';
 import { reconcile } from './finalizer.js';
+import { messageOf } from './message.js';
 import type { WorkerMetrics } from './metrics.js';
 import { Run, type RunSurroundings } from './run.js';
+import { beginSpan, type OpenSpan } from '../../tracing/index.js';
+import { marked } from './uncaught.js';
 
 /** Milliseconds between two looks at deadlines and the lease: one timer for all runs, not one for each. */
 const sweepInterval = 250;
@@ -11,8 +14,6 @@ const sweepInterval = 250;
 const batchTime = 5;
 /** Milliseconds that aborted runs get to end at a shutdown. */
 const graceTime = 1000;
-/** Characters of an error's message that are reported. */
-const longestMessage = 1000;
 
 export interface RunsOptions<T extends Resource> {
   controller: Controller<T>;
@@ -20,6 +21,8 @@ export interface RunsOptions<T extends Resource> {
   surroundings: RunSurroundings;
   metrics: WorkerMetrics;
   report: (result: WorkResult) => void;
+  /** Most keys to claim at present, where that is less than `slots`. */
+  limit?: () => number;
 }
 
 /** The keys that a worker works on at present, at most `slots` at a time. */
@@ -33,6 +36,9 @@ export class Runs<T extends Resource> {
   readonly #surroundings: RunSurroundings;
   readonly #metrics: WorkerMetrics;
   readonly #report: (result: WorkResult) => void;
+  readonly #limit: () => number;
+  /** Over their deadline and not at an end: nothing can end a run that does not listen to its signal. */
+  readonly #hung = new Set<Run>();
   /** By key, so that one process never runs an object twice at once either. */
   readonly #running = new Map<string, Run>();
   /** By token: claims that wait for a slot, or for the end of a run of the same object that lost its claim. */
@@ -41,7 +47,7 @@ export class Runs<T extends Resource> {
   #wake: () => void = () => undefined;
   #onIdle: () => void = () => undefined;
 
-  constructor({ controller, slots, surroundings, metrics, report }: RunsOptions<T>) {
+  constructor({ controller, slots, surroundings, metrics, report, limit = () => slots }: RunsOptions<T>) {
     this.#controller = controller;
     this.#slots = slots;
     this.#enough = Math.max(1, Math.floor(slots / 4));
@@ -49,10 +55,16 @@ export class Runs<T extends Resource> {
     this.#surroundings = surroundings;
     this.#metrics = metrics;
     this.#report = report;
+    this.#limit = limit;
   }
 
   get active(): number {
     return this.#running.size;
+  }
+
+  /** Runs over their deadline that have not ended: they hold no slot and no claim, but memory and whatever else they took. */
+  get hung(): number {
+    return this.#hung.size;
   }
 
   tokens(): string[] {
@@ -80,8 +92,9 @@ export class Runs<T extends Resource> {
     try {
       let patience = batchTime;
       while (!signal.aborted) {
-        const free = this.#slots - this.#running.size - this.#backlog.size;
-        if (free >= this.#enough || free === this.#slots || (free > 0 && patience <= 0)) return free;
+        const most = Math.min(this.#slots, this.#limit());
+        const free = most - this.#running.size - this.#backlog.size;
+        if (free >= this.#enough || (free > 0 && (free === most || patience <= 0))) return free;
         const since = performance.now();
         await this.#change(free > 0 ? patience : undefined);
         if (free > 0) patience -= performance.now() - since;
@@ -117,6 +130,17 @@ export class Runs<T extends Resource> {
     this.#surroundings.log.warn({ count }, 'claims were lost; others work on these keys');
   }
 
+  /** Gives up some runs, those that began last, so that other replicas take their keys. */
+  release(count: number): void {
+    const newest = [...this.#running.values()].filter(run => !run.abandoned).slice(-count);
+    for (const run of newest) run.abandon(new Error('another replica has room for it'));
+  }
+
+  /** Looks again at how much room there is. */
+  wake(): void {
+    this.#wake();
+  }
+
   /** The objects of these have changed. */
   change(tokens: string[]): void {
     for (const run of this.#find(tokens)) run.change();
@@ -136,15 +160,44 @@ export class Runs<T extends Resource> {
 
   async #execute(key: string, run: Run): Promise<void> {
     let result: WorkResult;
+    const span = this.#trace(run);
     try {
-      result = this.#success(run, await reconcile(this.#controller, run));
+      const work = () => reconcile(this.#controller, run);
+      result = this.#success(run, await marked(run, () => (span ? span.within(work) : work())));
     } catch (error) {
       result = this.#failure(run, error);
     }
+    span?.end({
+      attributes: { 'syncsets.result': result.result },
+      ...(result.message === undefined ? {} : { error: result.message }),
+    });
+    if (this.#hung.delete(run)) run.log.warn({ seconds: Math.round(seconds(run)) }, 'a hung reconcile has ended');
     this.#end(key, run, result);
   }
 
+  /** A span for the run in the trace of the change that it is for; what it writes then belongs to the span. */
+  #trace(run: Run): OpenSpan | undefined {
+    const { type, namespace = '', name } = run.key;
+    const controller = this.#controller.name;
+    const span = beginSpan(`reconcile ${controller}`, {
+      kind: 'consumer',
+      parent: run.traceparent,
+      attributes: {
+        'syncsets.controller': controller,
+        'syncsets.type': type,
+        'syncsets.namespace': namespace,
+        'syncsets.name': name,
+        'syncsets.reason': run.reason,
+        'syncsets.attempts': run.attempts,
+      },
+    });
+    if (span) run.traceparent = span.traceparent;
+    return span;
+  }
+
   #success(run: Run, result: Result | undefined): WorkResult {
+    // Counted when its deadline passed.
+    if (this.#hung.has(run)) return { token: run.token, result: 'released' };
     const again = result?.requeueAfter;
     const requeueAfterSeconds = again === undefined ? undefined : secondsOf(again, 'requeueAfter');
     this.#metrics.result(again === undefined ? 'success' : 'requeue_after', seconds(run));
@@ -204,6 +257,7 @@ export class Runs<T extends Resource> {
   #expire(key: string, run: Run): void {
     const error = new Error(`not done within its deadline of ${this.#deadline / 1000} s`);
     this.#metrics.timeout();
+    this.#hung.add(run);
     const result = this.#failure(run, error);
     this.#end(key, run, result);
     run.abandon(error);
@@ -246,12 +300,4 @@ function keyOf({ type, namespace = '', name }: WorkKey): string {
 
 function seconds(run: Run): number {
   return (performance.now() - run.startedAt) / 1000;
-}
-
-/** What an error says, cut; never its stack or cause, which may hold what nobody should see. */
-export function messageOf(error: unknown): string {
-  const text = error instanceof Error ? error.message || error.name : String(error);
-  const cut = text.length > longestMessage ? `${text.slice(0, longestMessage - 1)}…` : text;
-  // What the server could not store would be refused with the whole result, for ever.
-  return cut.replaceAll('\u0000', '').toWellFormed();
 }

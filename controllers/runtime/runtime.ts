@@ -2,10 +2,15 @@ import { collectDefaultMetrics, Registry } from 'prom-client';
 import { pino } from 'pino';
 import { connect, type Client, type ConnectOptions, type Resource } from '../../client/index.js';
 import type { Controller } from './controller.js';
-import { secondsOf } from './duration.js';
+import { secondsOf, type Duration } from './duration.js';
 import { HealthServer } from './health.js';
 import type { Log } from './log.js';
+import { messageOf } from './message.js';
 import { Metrics } from './metrics.js';
+import { Bucket } from './rate.js';
+import { controllerOf, hasten, isTask, type Task } from './task.js';
+import { catchUncaught } from './uncaught.js';
+import type { Run } from './run.js';
 import { Worker } from './worker.js';
 
 export interface RunOptions extends Omit<ConnectOptions, 'log' | 'signal'> {
@@ -21,6 +26,14 @@ export interface RunOptions extends Omit<ConnectOptions, 'log' | 'signal'> {
   healthHost?: string;
   /** Whether SIGTERM and SIGINT stop the controllers. Default true. */
   handleSignals?: boolean;
+  /** How long a stop waits for work in hand before it aborts that. Default 30 s. */
+  drain?: Duration;
+  /**
+   * Whether the process goes on when code that a reconcile started fails where nobody catches it (a promise that nobody
+   * awaits, a callback of a timer); such errors are logged and counted. Default true; false leaves them to Node, which ends
+   * the process.
+   */
+  catchUncaught?: boolean;
 }
 
 /** Controllers at work. */
@@ -28,21 +41,21 @@ export interface Running {
   /** Where health and metrics answer, if anywhere. */
   readonly healthPort: number | undefined;
   /**
-   * Stops claiming, waits up to 30 s for work in hand and gives the rest back to other replicas. May be called more than
-   * once; each waits for the end.
+   * Stops claiming, waits for work in hand (`drain`) and gives the rest back to other replicas. May be called more than once;
+   * each waits for the end.
    */
   stop(): Promise<void>;
 }
 
 /**
- * Runs controllers until they are stopped. Start as many processes as wanted: they share the work without configuration.
+ * Runs controllers and tasks until they are stopped. Start as many processes as wanted: they share the work without configuration.
  * Resolves when all are registered; waits for an API that is away.
  *
  * @throws PlatformError the API refuses a registration; TypeError an option is none
  * @example
  * await run([hello], { url: 'http://127.0.0.1:7070', concurrency: 16 });
  */
-export async function run(controllers: Controller[], options: RunOptions = {}): Promise<Running> {
+export async function run(controllers: (Controller | Task)[], options: RunOptions = {}): Promise<Running> {
   const runtime = new Runtime(controllers, options);
   const onSignal = () => void runtime.stop();
   if (options.handleSignals ?? true) for (const name of signals) process.once(name, onSignal);
@@ -66,24 +79,35 @@ export class Runtime implements Running {
   readonly #ownsClient: boolean;
   readonly #workers: Worker<Resource>[];
   readonly #names: string[];
+  readonly #tasks: Task[];
+  readonly #log: Log;
+  readonly #metrics: Metrics;
+  readonly #catches: boolean;
+  #uncatch: () => void = () => undefined;
   readonly #health: HealthServer | undefined;
   #healthPort: number | undefined;
   #afterStop: () => void = () => undefined;
   #stopped: Promise<void> | undefined;
 
   /** @throws TypeError a controller or an option is wrong */
-  constructor(controllers: Controller[], options: RunOptions) {
-    const { concurrency = 16, client, log = pino(), healthPort, healthHost } = options;
+  constructor(given: (Controller | Task)[], options: RunOptions) {
+    const { concurrency = 16, client, log = pino(), healthPort, healthHost, drain = 30 } = options;
+    const controllers = given.map(one => (isTask(one) ? controllerOf(one) : one));
     if (!Number.isInteger(concurrency) || concurrency < 1)
       throw new TypeError('concurrency must be a whole number from 1');
     for (const controller of controllers) check(controller);
     const register = new Registry();
     const metrics = new Metrics(register);
+    const drainTime = secondsOf(drain, 'drain') * 1000;
+    this.#metrics = metrics;
+    this.#log = log;
+    this.#catches = options.catchUncaught ?? true;
+    this.#tasks = given.filter(isTask);
     this.#ownsClient = client === undefined;
     this.#client = client ?? connect({ ...options, log });
     this.#names = controllers.map(controller => controller.name);
     this.#workers = controllers.map(
-      controller => new Worker({ controller, client: this.#client, slots: concurrency, log, metrics }),
+      controller => new Worker({ controller, client: this.#client, slots: concurrency, drainTime, log, metrics }),
     );
     if (healthPort !== undefined) {
       collectDefaultMetrics({ register });
@@ -102,7 +126,9 @@ export class Runtime implements Running {
 
   async start(): Promise<void> {
     this.#healthPort = await this.#health?.start();
+    if (this.#catches) this.#uncatch = catchUncaught((error, run) => this.#uncaught(error, run));
     await Promise.all(this.#workers.map(worker => worker.start()));
+    await Promise.all(this.#tasks.map(task => hasten(this.#client, task, this.#log)));
   }
 
   stop(): Promise<void> {
@@ -113,7 +139,15 @@ export class Runtime implements Running {
     await Promise.all(this.#workers.map(worker => worker.stop()));
     if (this.#ownsClient) await this.#client.close();
     await this.#health?.stop();
+    this.#uncatch();
     this.#afterStop();
+  }
+
+  #uncaught(error: unknown, run: Run | undefined): void {
+    this.#metrics.uncaught(run?.controller ?? '');
+    const fields = { error: messageOf(error), stack: error instanceof Error ? error.stack : undefined };
+    if (run) run.log.error(fields, 'code that a reconcile started failed, and nobody caught it');
+    else this.#log.error(fields, 'nobody caught an error; runs are marked from now on, so the next one names its run');
   }
 
   #missing(): string[] {
@@ -123,13 +157,14 @@ export class Runtime implements Running {
 }
 
 function check(controller: Controller): void {
-  const { name, finalizer, deadline, claimSeconds } = controller;
+  const { name, finalizer, deadline, claimSeconds, rateLimit } = controller;
   if (!/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(name)) {
     throw new TypeError(`The controller's name "${name}" must be lower-case letters, digits and dashes, at most 63`);
   }
   if ((finalizer === undefined) !== (controller.finalize === undefined)) {
     throw new TypeError(`${name}: finalizer and finalize belong together`);
   }
+  if (rateLimit) new Bucket(rateLimit);
   if (deadline !== undefined) secondsOf(deadline, `${name}: deadline`);
   if (claimSeconds !== undefined && claimSeconds < 2) throw new TypeError(`${name}: claimSeconds must be at least 2`);
 }

@@ -76,6 +76,7 @@ describe('worker, when the server or the network fails', () => {
       controller: { name: 'c', type: 'clusters', claimSeconds: 2, reconcile, ...controller },
       client,
       slots,
+      drainTime: 30_000,
       log,
       metrics: new Metrics(new Registry()),
     });

@@ -16,7 +16,10 @@ import { targetsOf } from './mapping.js';
 import type { Metrics, WorkerMetrics } from './metrics.js';
 import { register, workerName } from './registration.js';
 import { Reporter } from './reporter.js';
-import { messageOf, Runs } from './runs.js';
+import { messageOf } from './message.js';
+import { Bucket } from './rate.js';
+import { Runs } from './runs.js';
+import { Share } from './share.js';
 
 /** Seconds of a long poll, and of one that only bridges an outage of RabbitMQ. */
 const longPoll = 25;
@@ -25,8 +28,7 @@ const bridgePoll = 2;
 const idleCheck = 2;
 /** Most keys in one call. */
 const largestClaim = 1000;
-/** Milliseconds that a stop waits for work in hand, and for the last results. */
-const drainTime = 30_000;
+/** Milliseconds that a stop waits for the last results. */
 const flushTime = 5000;
 
 export interface WorkerOptions<T extends Resource> {
@@ -34,6 +36,8 @@ export interface WorkerOptions<T extends Resource> {
   client: Client;
   /** Keys worked on at once. */
   slots: number;
+  /** Milliseconds that a stop waits for work in hand. */
+  drainTime: number;
   log: Log;
   metrics: Metrics;
 }
@@ -43,6 +47,7 @@ export class Worker<T extends Resource> {
   readonly #controller: Controller<T>;
   readonly #client: Client;
   readonly #slots: number;
+  readonly #drainTime: number;
   readonly #log: Log;
   readonly #metrics: WorkerMetrics;
   readonly #name = workerName();
@@ -50,6 +55,9 @@ export class Worker<T extends Resource> {
   readonly #reporter: Reporter;
   readonly #runs: Runs<T>;
   readonly #lease: Lease;
+  readonly #bucket: Bucket | undefined;
+  /** Of long-running controllers. */
+  readonly #share: Share | undefined;
   /** Tokens of maps that are being turned into keys. */
   readonly #maps = new Set<string>();
   #queue: WorkQueue | undefined;
@@ -62,10 +70,12 @@ export class Worker<T extends Resource> {
   #claimSeconds: number;
   #away = false;
 
-  constructor({ controller, client, slots, log, metrics }: WorkerOptions<T>) {
+  constructor({ controller, client, slots, drainTime, log, metrics }: WorkerOptions<T>) {
     this.#controller = controller;
     this.#client = client;
     this.#slots = slots;
+    this.#drainTime = drainTime;
+    this.#bucket = controller.rateLimit && new Bucket(controller.rateLimit);
     this.#log = log.child({ controller: controller.name });
     this.#claimSeconds = controller.claimSeconds ?? 15;
     const claimSeconds = () => this.#claimSeconds;
@@ -74,6 +84,7 @@ export class Worker<T extends Resource> {
       controller: controller.name,
       slots,
       active: () => this.#runs.active,
+      hung: () => this.#runs.hung,
       unfinished: () => this.#runs.unfinished(),
     });
     this.#reporter = new Reporter({ ...shared, fenced: count => this.#metrics.lost(count) });
@@ -97,10 +108,19 @@ export class Worker<T extends Resource> {
     this.#runs = new Runs<T>({
       controller,
       slots,
-      surroundings: { client, log: this.#log, lease: this.#lease, claimSeconds },
+      surroundings: { controller: controller.name, client, log: this.#log, lease: this.#lease, claimSeconds },
       metrics: this.#metrics,
       report: result => this.#reporter.add(result),
+      limit: () => this.#share?.limit ?? slots,
     });
+    if (controller.longRunning) {
+      this.#share = new Share({
+        ...shared,
+        active: () => this.#runs.active,
+        release: count => this.#runs.release(count),
+        changed: () => this.#runs.wake(),
+      });
+    }
   }
 
   /** Whether it is registered and has heard from the API in the last half minute. */
@@ -119,20 +139,21 @@ export class Worker<T extends Resource> {
     if (broker) this.#queue = new WorkQueue(broker, this.#controller.name, 2 * this.#slots);
     this.#runs.start();
     this.#lease.start();
+    this.#share?.start();
     this.#loop = this.#work();
   }
 
-  /** Stops claiming, waits up to 30 s for work in hand, gives the rest back. */
+  /** Stops claiming, waits for work in hand, gives the rest back. */
   stop(): Promise<void> {
     return (this.#stopped ??= this.#stop());
   }
 
   async #stop(): Promise<void> {
     this.#stopping.abort(new Error('shutting down'));
-    await this.#loop;
+    await Promise.all([this.#loop, this.#share?.stop()]);
     // Before the wait, so that others get at once what came for us.
     await this.#queue?.close();
-    await this.#runs.drain(drainTime);
+    await this.#runs.drain(this.#drainTime);
     await this.#reporter.flush(flushTime);
     await this.#lease.stop();
     if (!this.#registered) return;
@@ -167,7 +188,8 @@ export class Worker<T extends Resource> {
     const { signal } = this.#stopping;
     const backoff = new Backoff(50, 2000);
     while (!this.#isStopping()) {
-      const free = await this.#runs.room(signal);
+      const room = await this.#runs.room(signal);
+      const free = Math.min(room, (await this.#bucket?.available(signal)) ?? room);
       if (this.#isStopping()) return;
       try {
         if (!this.#registered) await this.#register();
@@ -232,6 +254,7 @@ export class Worker<T extends Resource> {
 
   #begin(claim: Claim): void {
     if (claim.kind === 'key') {
+      this.#bucket?.take(1);
       this.#runs.begin(claim);
       return;
     }
