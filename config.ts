@@ -215,16 +215,16 @@ function share(value: string): number | undefined {
 
 /** `name=value` pairs with values percent-encoded, as OpenTelemetry writes headers in a variable. */
 function pairs(value: string): Record<string, string> | undefined {
-  const found = value
-    .split(',')
-    .filter(one => one.trim() !== '')
-    .map(one => /^\s*([\w!#$%&'*+.^`|~-]+)\s*=\s*([\x21-\x7e]*)\s*$/.exec(one));
-  const read = found.map(one => {
+  const read: Record<string, string> = {};
+  for (const one of value.split(',')) {
+    if (one.trim() === '') continue;
+    const [, name, encoded] = /^\s*([\w!#$%&'*+.^`|~-]+)\s*=\s*([\x21-\x7e]*)\s*$/.exec(one) ?? [];
+    if (name === undefined || encoded === undefined) return undefined;
     try {
-      return one ? [one[1] ?? '', decodeURIComponent(one[2] ?? '')] : undefined;
+      read[name] = decodeURIComponent(encoded);
     } catch {
       return undefined;
     }
-  });
-  return read.includes(undefined) ? undefined : Object.fromEntries(read.filter(one => one !== undefined));
+  }
+  return read;
 }

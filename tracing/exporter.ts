@@ -4,8 +4,7 @@ import type { EndedSpan } from './source.js';
 /** Spans in one request, and how many may wait: about 5 MB. What comes beyond that is dropped and counted. */
 const batch = 512;
 const longestQueue = 10_000;
-/** Milliseconds that a span waits for company, and that an attempt may take. */
-const company = 1_000;
+/** Milliseconds that an attempt may take. */
 const patience = 10_000;
 /** Longest pause between two attempts, in milliseconds. */
 const longestPause = 30_000;
@@ -17,6 +16,8 @@ export interface ExporterOptions {
   headers: Record<string, string>;
   /** `service.name` and what else is the same for all spans of the process. */
   resource: Record<string, string>;
+  /** Milliseconds that a span waits for company, and the first pause after a failure. Default 1,000. */
+  interval?: number;
   log: (level: 'warn' | 'info', message: string, fields: Record<string, unknown>) => void;
 }
 
@@ -27,6 +28,7 @@ export interface ExporterOptions {
 export class Exporter {
   readonly #options: ExporterOptions;
   readonly #url: string;
+  readonly #interval: number;
   readonly #stop = new AbortController();
   #queue: EndedSpan[] = [];
   #timer: NodeJS.Timeout | undefined;
@@ -36,6 +38,7 @@ export class Exporter {
 
   constructor(options: ExporterOptions) {
     this.#options = options;
+    this.#interval = options.interval ?? 1_000;
     this.#url = `${options.endpoint.replace(/\/+$/, '')}/v1/traces`;
   }
 
@@ -47,7 +50,7 @@ export class Exporter {
     }
     this.#queue.push(span);
     if (this.#failures === 0 && this.#queue.length >= batch) this.#sending ??= this.#send();
-    else this.#wait(company);
+    else this.#wait(this.#interval);
   }
 
   /** Sends what waits, one attempt for each request; may be called more than once. */
@@ -78,7 +81,7 @@ export class Exporter {
       if (error) break;
     }
     this.#sending = undefined;
-    if (this.#queue.length > 0) this.#wait(this.#failures === 0 ? company : pauseAfter(this.#failures));
+    if (this.#queue.length > 0) this.#wait(this.#pause());
   }
 
   /** Undefined when the collector took them; `final` when it will never take them. */
@@ -109,6 +112,12 @@ export class Exporter {
     }
   }
 
+  #pause(): number {
+    if (this.#failures === 0) return this.#interval;
+    const longest = Math.min(longestPause, this.#interval * 2 ** Math.min(this.#failures, 10));
+    return longest * (1 - Math.random() / 2);
+  }
+
   /** One line for each outage, not for each attempt. */
   #report(error: { reason: string; final: boolean } | undefined, spans: number): void {
     const { log, endpoint } = this.#options;
@@ -124,10 +133,6 @@ export class Exporter {
       this.#dropped = 0;
     }
   }
-}
-
-function pauseAfter(failures: number): number {
-  return Math.min(longestPause, company * 2 ** Math.min(failures, 10)) * (1 - Math.random() / 2);
 }
 
 /** A span in the JSON form of OTLP 1: ids in hex, times as decimal strings. */

@@ -5,6 +5,7 @@ import { until } from '../../test/until.js';
 import { TerminalError, type Controller } from './controller.js';
 import type { Log } from './log.js';
 import { run, Runtime, type RunOptions, type Running } from './runtime.js';
+import type { Task } from './task.js';
 
 describe('controller runtime', () => {
   let api: TestApi;
@@ -157,25 +158,122 @@ describe('controller runtime', () => {
     expect((await item('bad'))?.lastError).to.include('requeueAfter: soon is no duration');
   });
 
-  it('gives up a run over its deadline and goes on with the slot', async () => {
+  it('gives up a run over its deadline, reports it, and goes on with the slot', async () => {
     let aborted: unknown;
-    await start(
+    let end: () => void = () => undefined;
+    const warnings: string[] = [];
+    const log: Log = { ...quiet, warn: (_, message) => void warnings.push(message), child: () => log };
+    const started = await start(
       {
         deadline: 0.3,
         reconcile: mine((cluster, context) => {
           if (cluster?.name !== 'hung') return Promise.resolve();
           context.signal.addEventListener('abort', () => (aborted = context.signal.reason));
-          return new Promise(() => undefined);
+          return new Promise(resolve => (end = resolve));
         }),
       },
-      { concurrency: 1, healthPort: 0 },
+      { concurrency: 1, healthPort: 0, log },
     );
+    const metrics = async () => (await fetch(`http://127.0.0.1:${started.healthPort}/metrics`)).text();
     await client.clusters.create({ name: 'hung', namespace });
     await until(async () => (await item('hung'))?.lastError, { what: 'the error' });
     expect((await item('hung'))?.lastError).to.equal('not done within its deadline of 0.3 s');
     expect(aborted).to.be.instanceOf(Error);
     await client.clusters.create({ name: 'quick', namespace });
     await until(async () => (await item('quick')) === undefined, { what: 'the next key' });
+    expect(warnings[0]).to.equal('reconcile failed');
+    expect(await metrics()).to.match(new RegExp(`reconcile_timeouts_total{controller="${name}"} [1-9]`));
+    // It comes again with back-off, and each of its runs may hang.
+    expect(await metrics()).to.match(new RegExp(`syncsets_hung_reconciles{controller="${name}"} [1-9]`));
+    const before = warnings.length;
+    end();
+    await until(() => warnings.slice(before).includes('a hung reconcile has ended'), { what: 'the end to be told' });
+  });
+
+  it('begins no more runs than its rate allows', async () => {
+    const times: number[] = [];
+    for (let i = 0; i < 8; i++) await client.clusters.create({ name: `r${i}`, namespace });
+    await start({
+      rateLimit: { perSecond: 10, burst: 2 },
+      reconcile: mine(() => {
+        times.push(performance.now());
+        return Promise.resolve();
+      }),
+    });
+    await until(() => times.length === 8, { what: 'all runs', deadline: 30_000 });
+    // Objects of other tests took part of the burst; the last one waits for the bucket in any case.
+    const first = times[0] ?? 0;
+    for (const [i, time] of times.entries()) expect(time - first).to.be.at.least((i - 2) * 100 - 30);
+    expect(
+      () => new Runtime([{ name, type: 'clusters', rateLimit: { perSecond: 0 }, reconcile: async () => {} }], {}),
+    ).to.throw(TypeError, 'rateLimit.perSecond');
+  });
+
+  it('shares long runs with replicas that join, and takes them over from those that leave', async () => {
+    const held = [new Set<string>(), new Set<string>()];
+    let most = 0;
+    const long = (mine: Set<string>, other: Set<string>): Omit<Controller<Cluster>, 'name' | 'type'> => ({
+      longRunning: true,
+      async reconcile(cluster, context) {
+        if (context.key.namespace !== namespace || !cluster) return;
+        mine.add(cluster.name);
+        most = Math.max(most, Number(other.has(cluster.name)));
+        await new Promise<void>(resolve => context.signal.addEventListener('abort', () => resolve()));
+        mine.delete(cluster.name);
+      },
+    });
+    const [a, b] = held as [Set<string>, Set<string>];
+    for (let i = 0; i < 9; i++) await client.clusters.create({ name: `long${i}`, namespace });
+    const first = await start(long(a, b), { concurrency: 100 });
+    await until(() => a.size === 9, { what: 'all keys with the first' });
+    await start(long(b, a), { concurrency: 100 });
+    await until(() => b.size >= 4 && a.size + b.size === 9, { what: 'a share for the second', deadline: 20_000 });
+    expect(a.size).to.be.within(4, 5);
+    await first.stop();
+    await until(() => b.size === 9, { what: 'all keys with the second', deadline: 20_000 });
+    expect(most).to.equal(0);
+  });
+
+  it('runs a task at its first start and then every so often, whoever starts it', async () => {
+    const times: number[] = [];
+    let failures = 1;
+    const tasks: Task = {
+      name,
+      every: '2s',
+      run({ client: own, attempts }) {
+        times.push(performance.now());
+        if (failures-- > 0) return Promise.reject(new TerminalError('as good as any error'));
+        expect(attempts).to.be.at.most(1);
+        return own.clusters.list({ limit: 1 }).then(() => undefined);
+      },
+    };
+    const options = { url: api.url, log: quiet, handleSignals: false };
+    const first = await run([tasks], options);
+    running.push(first);
+    await until(() => times.length === 2, { what: 'the first run and its repetition' });
+    await first.stop();
+    running.push(await run([tasks], options), await run([{ ...tasks, every: '1h' }], options));
+    await until(() => times.length === 3, { what: 'the next run' });
+    expect((times[2] ?? 0) - (times[1] ?? 0)).to.be.within(1700, 6000);
+    expect(() => new Runtime([{ ...tasks, every: 0.5 }], {})).to.throw(TypeError, 'at least 1 s');
+  });
+
+  it('brings a task forward when a newer release runs it more often', async () => {
+    let runs = 0;
+    const task: Task = {
+      name,
+      every: '1d',
+      run: () => {
+        runs++;
+        return Promise.resolve();
+      },
+    };
+    const options = { url: api.url, log: quiet, handleSignals: false };
+    const former = await run([task], options);
+    await until(async () => (await client.controllers.read(name)).waiting === 1, { what: 'the far date' });
+    await former.stop();
+    running.push(await run([{ ...task, every: '1s' }], options));
+    await until(() => runs >= 2, { what: 'the run that came early' });
   });
 
   it('puts its finalizer on before the first run and lets the object go after finalize', async () => {

@@ -2,8 +2,8 @@ import { isPlatformError, pause, type Controllers } from '../../client/index.js'
 import type { Log } from './log.js';
 import { messageOf } from './message.js';
 
-/** Milliseconds between two looks at how many replicas there are. */
-const interval = 2000;
+/** Milliseconds between two looks at how many replicas there are; so long a new key may wait where all have their share. */
+const interval = 1000;
 /** Keys that nobody has taken for so many seconds are anybody's: the others have no room for them. */
 const leftOver = 5;
 
@@ -51,7 +51,7 @@ export class Share {
 
   async #watch(): Promise<void> {
     const { signal } = this.#stop;
-    while (!signal.aborted) {
+    for (;;) {
       await pause(interval, signal);
       if (signal.aborted) return;
       // Without the API nothing is claimed either, and the worker says so.
@@ -71,8 +71,7 @@ export class Share {
       release(surplus);
     }
     this.#workers = workers;
-    // A tenth above it, so that new keys need not wait for the next look.
-    this.#limit = workers < 2 || oldestSeconds > leftOver ? Infinity : share + Math.ceil(share / 10);
+    this.#limit = workers < 2 || oldestSeconds > leftOver ? Infinity : share;
     changed();
   }
 }

@@ -254,6 +254,11 @@ export class Worker<T extends Resource> {
 
   #begin(claim: Claim): void {
     if (claim.kind === 'key') {
+      if (this.#share && this.#runs.active >= this.#share.limit) {
+        // Asked for before a replica joined; a long poll takes up to 25 s.
+        this.#reporter.add({ token: claim.token, result: 'released' });
+        return;
+      }
       this.#bucket?.take(1);
       this.#runs.begin(claim);
       return;
