@@ -5,7 +5,7 @@ import type { Tail } from './tail.js';
 const kept = 10_000;
 
 /** Milliseconds that a claim waits for the events that led to it, where another replica wrote them. */
-const patience = 100;
+const patience = 1_000;
 
 /** Why a key was queued, where a change of its object is what its run follows from. */
 const followed = new Set(['added', 'modified', 'deleted', 'changed', 'error', 'released', 'lease expired']);
@@ -35,6 +35,8 @@ interface Trace {
  */
 export class Traces {
   readonly #keys = new Map<string, Trace>();
+  /** Whether anything was traced since the start: only then is it worth waiting for the tail. */
+  #used = false;
   readonly #tail: Tail;
   readonly #stop: () => void;
 
@@ -55,7 +57,7 @@ export class Traces {
 
   /** The `traceparent` of the newest change of a key that was not the controller's own, if that is why it was queued. */
   async of(key: TracedKey, controller: string): Promise<string | undefined> {
-    if (this.#keys.size === 0 || !followed.has(key.reason)) return undefined;
+    if (!this.#used || !followed.has(key.reason)) return undefined;
     if (key.object !== null) await this.#reach(versionOf(key.object));
     const trace = this.#keys.get(`${key.namespace}/${key.name}`);
     return trace?.by === controller ? trace.before?.traceparent : trace?.traceparent;
@@ -80,6 +82,7 @@ export class Traces {
   }
 
   #take({ namespace, name, traceparent, own, actor }: LogEvent): void {
+    this.#used = true;
     const key = `${namespace}/${name}`;
     const by = own ? actor.slice('controller:'.length) : undefined;
     const former = this.#keys.get(key);

@@ -70,7 +70,8 @@ describe('the guide to writing a controller', function () {
   }
 
   function start(program: string, args: string[], cwd: string, env: Record<string, string>) {
-    const { AMQP_URL: _, ...inherited } = process.env;
+    const inherited = { ...process.env };
+    delete inherited['AMQP_URL'];
     const child = spawn(program, args, { cwd, env: { ...inherited, ...env }, stdio: 'pipe' });
     children.push(child);
     let output = '';

@@ -34,7 +34,7 @@ export async function until<T>(
       last = error;
     }
     if (performance.now() > end) {
-      const text = last instanceof Error ? `the error "${last.message}"` : (JSON.stringify(last) ?? 'undefined');
+      const text = last instanceof Error ? `the error "${last.message}"` : JSON.stringify(last);
       throw new Error(`waited ${deadline} s for ${what}; the last look gave ${text}`, { cause: last });
     }
     await pause(20);
