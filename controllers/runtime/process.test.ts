@@ -76,8 +76,15 @@ describe('a process of controllers', function () {
     await create('good');
     await told('ran good');
     expect(child.exitCode).to.equal(null);
-    const { body } = await api.call('GET', '/v1/controllers/careless/work');
-    expect(body.items.map((one: { name: string; lastError: string }) => [one.name, one.lastError])).to.deep.equal([
+    // The last one may not have been reported yet, and the first one is tried again now and then.
+    const failing = await until(
+      async () => {
+        const { body } = await api.call('GET', '/v1/controllers/careless/work?state=failing');
+        return body.items.length > 0 && body.items;
+      },
+      { what: 'the error that was thrown' },
+    );
+    expect(failing.map((one: { name: string; lastError: string }) => [one.name, one.lastError])).to.deep.equal([
       ['sync', 'thrown at once'],
     ]);
     const metrics = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
