@@ -36,6 +36,19 @@ types.setTypeParser(pg.types.builtins.INT8, Number);
 // A database that vanished without a word (a failover, a cut cable) is noticed by silence: the system's own default is 2 h.
 const patience = { keepAlive: true, keepAliveInitialDelayMillis: 10_000 };
 
+/** Queries on one connection. Several at once wait for each other: the driver is to refuse them in its next release. */
+function oneByOne(client: pg.ClientBase): Queries {
+  let last: Promise<unknown> = Promise.resolve();
+  return {
+    query<Row extends QueryResultRow>(statement: { name?: string; text: string; values?: unknown[] }): Promise<Row[]> {
+      const rows = last.then(async () => (await client.query<Row>(statement)).rows);
+      // Whoever asked hears of the failure; the next one has its own.
+      last = rows.catch(() => undefined);
+      return rows;
+    },
+  };
+}
+
 /** The connection pool of one process and its one listening connection. */
 export class Database implements Queries {
   readonly #pool: pg.Pool;
@@ -97,11 +110,7 @@ export class Database implements Queries {
     client.on('error', lost);
     try {
       await client.query('begin');
-      const result = await work({
-        async query<Row extends QueryResultRow>(statement: { name?: string; text: string; values?: unknown[] }) {
-          return (await client.query<Row>(statement)).rows;
-        },
-      });
+      const result = await work(oneByOne(client));
       await client.query('commit');
       return result;
     } catch (error) {

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
+import { until } from '../test/until.js';
 import { Database, type Log } from './database.js';
 import { ObjectStore } from './objects.js';
 import { ensureTypes, type TypeTable } from './types.js';
@@ -118,6 +119,28 @@ describe('rules between objects', () => {
     expect(await update('authors', 'f3', { email: 'other@x' })).to.include({ outcome: 'ok' });
     expect(await create('authors', 'f4', { email: 'f1@x' })).to.include({ outcome: 'ok' });
     expect(await update('authors', 'f3', { email: 'f1@x' })).to.include({ outcome: 'unique' });
+  });
+
+  it('repeats after a lost race only what was lost, not what was stored before it in the same call', async () => {
+    await create('authors', 'lost1', { nick: 'lost' });
+    const removed = await removal('authors', 'lost1');
+    const answer = { key: 'lost', line: 0, request: 'same' };
+    let written: Promise<WriteResult[]> | undefined;
+    await database.transaction(async queries => {
+      // A twin of the creation, which has stored its answer and not committed yet.
+      await queries.query({
+        text: `insert into syncsets.answers (key, line, request, status, body) values ($1, $2, $3, 201, '{}')`,
+        values: Object.values(answer),
+      });
+      written = Promise.all([
+        store.write('authors', removed),
+        // It can have the value once the removal is done: the second statement of the call.
+        store.write('authors', { ...creation('lost2', { nick: 'lost' }), answer }),
+      ]);
+      const waits = `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`;
+      await until(async () => (await database.query({ text: waits })).length > 0, { what: 'the creation to wait' });
+    });
+    expect((await written)?.map(({ outcome }) => outcome)).to.deep.equal(['ok', 'repeated']);
   });
 
   it('refuses a reference that leads nowhere, and the removal of what is referred to', async () => {

@@ -1,7 +1,5 @@
-import type { Database } from './database.js';
-import type { Key, StoredObject } from './read.js';
-
-type Query = Parameters<Parameters<Database['transaction']>[0]>[0];
+import type { Database, Queries } from './database.js';
+import { readObjects, type Key, type StoredObject } from './read.js';
 
 /**
  * Reads that all see the database as it was at the first of them. That one takes a connection, `close` gives it back; whoever
@@ -9,7 +7,7 @@ type Query = Parameters<Parameters<Database['transaction']>[0]>[0];
  */
 export class Snapshot {
   readonly #database: Database;
-  #opened: Promise<Query> | undefined;
+  #opened: Promise<Queries> | undefined;
   #transaction: Promise<void> | undefined;
   #end: () => void = () => undefined;
 
@@ -20,14 +18,7 @@ export class Snapshot {
   /** The stored object; undefined if there is none. */
   async read(type: string, key: Key): Promise<StoredObject | undefined> {
     const queries = await this.#open();
-    const rows = await queries.query<StoredObject>({
-      name: 'snapshot-read',
-      text: `select o.namespace, o.name, o.uid, o.version, o.object::text as object,
-          null as sealed
-        from syncsets.objects o where o.type = $1 and o.namespace = $2 and o.name = $3`,
-      values: [type, key.namespace, key.name],
-    });
-    return rows[0];
+    return (await readObjects(queries, type, [key]))[0];
   }
 
   /** Those of the keys that no object has, in their order. */
@@ -51,7 +42,7 @@ export class Snapshot {
     await this.#transaction?.catch(() => undefined);
   }
 
-  #open(): Promise<Query> {
+  #open(): Promise<Queries> {
     this.#opened ??= new Promise((resolve, reject) => {
       const ended = new Promise<void>(end => (this.#end = end));
       this.#transaction = this.#database.transaction(async queries => {

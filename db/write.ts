@@ -1,8 +1,7 @@
-import pg from 'pg';
 import { sqlState, type Database, type Queries } from './database.js';
 import type { LogEvent } from './events.js';
+import { insist } from './races.js';
 import type { Key } from './read.js';
-import { cutConstraint, makeEventPartitions } from './event-partitions.js';
 
 /** The claim that a write carries; it is refused unless a worker of the controller holds exactly this claim. */
 export interface ClaimReference extends Key {
@@ -92,11 +91,10 @@ interface Row {
   detail: string | null;
 }
 
-const repeats = 20;
-
 /**
- * Writes items of one type, which have different keys, in one transaction of their own; one result each. What items of a
- * batch need of those before them is found in their order. Throws the driver's error when the database is away.
+ * Writes items of one type, which have different keys, each for itself; one result each. One statement does it, unless items
+ * need others of the batch to be stored before them: those follow with the next, and a statement that has to be repeated is
+ * repeated alone, since the ones before it are committed. Throws the driver's error when the database is away.
  */
 export async function writeItems(
   database: Database,
@@ -104,22 +102,15 @@ export async function writeItems(
   items: WriteItem[],
   committed: Committed,
 ): Promise<WriteResult[]> {
-  for (let repeat = 1; ; repeat++) {
-    try {
-      return await writeWith(database, type, items, committed);
-    } catch (error) {
-      if (repeat < repeats && isLostRace(error)) continue;
-      if (isNoPartition(error) && repeat < repeats) {
-        // The machine slept through the hours that partitions were made ahead for.
-        await database.transaction(queries => makeEventPartitions(queries, type));
-        continue;
-      }
-      if (!isUnstorable(error)) throw error;
-      if (items.length === 1) return [{ outcome: 'refused', message: error instanceof Error ? error.message : '' }];
-      const results: WriteResult[] = [];
-      for (const item of items) results.push(...(await writeItems(database, type, [item], committed)));
-      return results;
-    }
+  const patient: Queries = { query: statement => insist(database, [type], () => database.query(statement)) };
+  try {
+    return await writeWith(patient, type, items, committed);
+  } catch (error) {
+    if (!isUnstorable(error)) throw error;
+    if (items.length === 1) return [{ outcome: 'refused', message: error instanceof Error ? error.message : '' }];
+    const results: WriteResult[] = [];
+    for (const item of items) results.push(...(await writeItems(database, type, [item], committed)));
+    return results;
   }
 }
 
@@ -197,21 +188,6 @@ function bodyOf(detail: string): string {
   return detail.slice('{"body": '.length, end);
 }
 
-/** Another transaction was in the way, and this one was rolled back: a deadlock, or a twin that stored its answer first. */
-export function isLostRace(error: unknown): boolean {
-  if (!(error instanceof pg.DatabaseError)) return false;
-  return error.code === '40P01' || (error.code === '23505' && error.constraint === 'answers_pkey');
-}
-
-/**
- * No partition for the events of this moment: none that holds it, which is the check violation (23514) without a constraint, or
- * one that somebody was about to cut.
- */
-export function isNoPartition(error: unknown): boolean {
-  if (!(error instanceof pg.DatabaseError) || error.code !== '23514') return false;
-  return error.constraint === undefined || error.constraint === cutConstraint;
-}
-
 /** Class 22: a value that jsonb cannot hold. Only the item that has it may fail. */
 export function isUnstorable(error: unknown): boolean {
   return sqlState(error)?.startsWith('22') === true;
@@ -248,17 +224,17 @@ function eventOf(
   };
 }
 
-/** The first of these items that holds what jsonb cannot; -1 if none does. */
-export async function findUnstorable(database: Database, items: WriteItem[]): Promise<number> {
+/** The first of these items that holds what jsonb cannot, if one does. */
+export async function findUnstorable(database: Database, items: WriteItem[]): Promise<WriteItem | undefined> {
   for (const [i, item] of items.entries()) {
     try {
       await database.query({ text: 'select $1::jsonb is null', values: [itemJson(item, i)] });
     } catch (error) {
-      if (isUnstorable(error)) return i;
+      if (isUnstorable(error)) return item;
       throw error;
     }
   }
-  return -1;
+  return undefined;
 }
 
 function itemJson(item: WriteItem, i: number): string {
