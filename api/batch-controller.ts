@@ -3,15 +3,10 @@ import type express from 'express';
 import type { AnswerReference, StoredAnswer } from '../db/index.js';
 import type { BatchInput, BatchResults } from './batch.js';
 import { readOperation } from './batch-operations.js';
-import {
-  carryOutAll,
-  carryOutEach,
-  errorJson,
-  explained,
-  resultJson,
-  type Attempt,
-  type ItemResult,
-} from './batches.js';
+import { carryOutAll } from './batch-atomic.js';
+import { carryOutEach } from './batch-each.js';
+import type { Attempt } from './batch-parts.js';
+import { errorJson, explained, resultJson, type ItemResult } from './batch-results.js';
 import { ApiError, type ErrorBody } from './errors.js';
 import { idempotencyKey, isOutcome, sendStored, usedKey } from './idempotency.js';
 import { stringifyJson } from './json.js';

@@ -4,7 +4,9 @@ import type { AnswerReference, StoredAnswer } from '../db/index.js';
 import { models } from '../build/models.js';
 import type { BatchOperation } from './batch.js';
 import { readOperation } from './batch-operations.js';
-import { carryOutEach, errorJson, explained, nameOf, resultJson, type Attempt, type ItemResult } from './batches.js';
+import { carryOutEach } from './batch-each.js';
+import { asksRules, nameOf, type Attempt } from './batch-parts.js';
+import { errorJson, explained, resultJson, type ItemResult } from './batch-results.js';
 import { ApiError } from './errors.js';
 import { idempotencyKey, isOutcome, usedKey } from './idempotency.js';
 import { parseBody } from './json.js';
@@ -54,6 +56,8 @@ class BatchStream {
   readonly #key: string | undefined;
   readonly #busy = new Set<string>();
   readonly #running = new Set<Promise<void>>();
+  /** The types of what is under way, and of what was before it without a pause. */
+  #types: string[] = [];
   #written: Promise<void> = Promise.resolve();
   #groupSize = groupSize.first;
 
@@ -94,16 +98,22 @@ class BatchStream {
   /** Begins once nothing under way concerns the same objects, and enough is done. */
   async #schedule(jobs: Job[]): Promise<void> {
     const names = new Set<string>();
+    const types = new Set<string>();
     for (const job of jobs) {
       const { attempt } = job;
       if (!(attempt instanceof ApiError)) {
         const name = nameOf(attempt);
-        const ordered = this.#platform.ruled.has(attempt.type.type);
+        const { type } = attempt.type;
+        // What its rules look at may be in the group before.
+        const ordered = this.#platform.ruled.has(type) || (asksRules(attempt) && this.#types.some(one => one !== type));
         if (this.#busy.has(name) || (ordered && this.#running.size > 0)) await Promise.all(this.#running);
         names.add(name);
+        types.add(type);
       }
     }
     while (this.#running.size >= mostGroups) await Promise.race(this.#running);
+    if (this.#running.size === 0) this.#types = [];
+    this.#types = [...new Set([...this.#types, ...types])];
     this.#begin(jobs, names);
   }
 

@@ -133,6 +133,28 @@ describe('batches', () => {
     expect(statuses(both)).to.deep.equal([201, 201]);
   });
 
+  it('shows the rules of a type what the operations before it made, and all that is stored', async () => {
+    for (const atomic of [false, true]) {
+      const [stored, made] = [fresh(), fresh()];
+      await api.call('POST', '/v1/clusters', cluster(stored));
+      const set = (clusterRefs: string[]) => {
+        const object = { name: fresh(), namespace: 'foo', clusterRefs };
+        return { op: 'create', type: 'syncsets', object };
+      };
+      const answer = await batch(
+        [{ op: 'create', type: 'clusters', object: cluster(made) }, set([made, stored]), set([stored])],
+        { atomic },
+      );
+      expect(answer.status, JSON.stringify(answer.body)).to.equal(200);
+      expect(statuses(answer), JSON.stringify(answer.body)).to.deep.equal([201, 201, 201]);
+      const refused = await batch([{ op: 'delete', type: 'clusters', namespace: 'foo', name: made }, set([made])], {
+        atomic,
+      });
+      if (atomic) expect(refused.status).to.equal(422);
+      else expect(statuses(refused)).to.deep.equal([200, 422]);
+    }
+  });
+
   it('lets overlapping atomic batches in opposite order succeed, without a deadlock', async () => {
     const names = [fresh(), fresh(), fresh(), fresh()];
     for (const name of names) await api.call('POST', '/v1/clusters', cluster(name));
@@ -318,6 +340,16 @@ describe('batches', () => {
       [6, 200],
     ]);
     expect(results[6]?.object).to.include({ context: 'a' });
+  });
+
+  it('shows the rules of a type what lines of another type long before have made', async () => {
+    const { results, sending, done, send } = stream();
+    const names = Array.from({ length: 600 }, () => fresh());
+    for (const name of names) send({ op: 'create', type: 'clusters', object: cluster(name) });
+    send({ op: 'create', type: 'syncsets', object: { name: fresh(), namespace: 'foo', clusterRefs: names } });
+    sending.end();
+    expect(await done).to.equal(200);
+    expect(results.filter(({ status }) => status !== 201)).to.deep.equal([]);
   });
 
   it('takes more lines than fit in memory buffers, in their order for each object, and replays them by key and line', async () => {
