@@ -127,6 +127,7 @@ export class Claims {
           result,
           ...(requeueAfter === undefined ? {} : { requeueAfter }),
           ...(message === undefined ? {} : { message }),
+          enqueue: targets,
         },
       });
     }

@@ -242,11 +242,11 @@ export class WorkController extends Controller {
     send(response, 200, JSON.stringify(renewal), undefined);
   }
 
-  /** Reports what became of claims. A claim that was lost meanwhile is answered as `fenced`: its work counts for nothing. */
+  /** Reports what became of claims. A claim that was lost meanwhile is answered as `fenced`: its result does nothing. */
   @Post('{name}/claims/done')
   @Response<ErrorBody>(404, 'NotFound')
   async finishWork(@Path() name: string, @Body() body: DoneInput, @Queries() _query: NoQuery): Promise<DoneList> {
-    const { bus, claims, database } = this.#platform;
+    const { claims } = this.#platform;
     const registration = await this.#registration(name);
     const reports: Report[] = [];
     const known: number[] = [];
@@ -262,12 +262,6 @@ export class WorkController extends Controller {
         ...(one.message === undefined ? {} : { message: one.message }),
         targets,
       });
-    }
-    // Queued before the claim ends: if this process dies in between, the claim runs out and its key is done again.
-    const more = reports.flatMap(report => ('map' in report.claim ? [] : report.targets));
-    if (more.length > 0) {
-      const { woken } = await enqueueKeys(database, name, more, { priority: 0, reason: 'enqueued' });
-      if (woken) bus.queued(name);
     }
     const held = await claims.done(name, reports);
     const ok = new Set(known.filter((_, i) => held[i]));

@@ -131,8 +131,23 @@ describe('work over HTTP', () => {
     expect(taken?.name).to.equal(object.name);
     const write = await patch(object, { labels: { late: 'yes' } }, { Claim: lost?.token });
     expect([write.status, write.body.error.code]).to.deep.equal([409, 'Fenced']);
-    expect(await finish([{ token: lost?.token, result: 'done' }])).to.deep.equal(['fenced']);
+    const enqueue = [{ namespace: 'work', name: 'late' }];
+    expect(await finish([{ token: lost?.token, result: 'done', enqueue }])).to.deep.equal(['fenced']);
     expect((await patch(object, { labels: { late: 'no' } }, { Claim: taken?.token })).status).to.equal(200);
+    expect((await api.call('GET', `${base}/work`)).body.items).to.have.length(1);
+  });
+
+  it('queues with a result what it asks for, its own key as well, whatever it was', async () => {
+    await register();
+    await create();
+    await create();
+    await until(async () => (await api.call('GET', base)).body.queued === 2, { what: 'both keys' });
+    const held = await claim();
+    const enqueue = [...held.map(({ namespace, name }) => ({ namespace, name })), { namespace: 'work', name: 'third' }];
+    const results = held.map(({ token }, i) => ({ token, result: i === 0 ? 'done' : 'error', enqueue }));
+    expect(await finish(results)).to.deep.equal(['ok', 'ok']);
+    const names = (await claim()).map(({ name }) => name).sort();
+    expect(names).to.deep.equal(enqueue.map(({ name }) => name).sort());
   });
 
   it('keeps a lease alive while its worker renews it, and tells what changed', async () => {

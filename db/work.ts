@@ -1,4 +1,5 @@
 import type { Database, Queries } from './database.js';
+import { insist } from './races.js';
 import type { Key } from './read.js';
 import { selectorSql, type Selector } from './selectors.js';
 import type { ClaimReference } from './write.js';
@@ -30,6 +31,8 @@ export interface KeyResult extends Key {
   /** Seconds. */
   requeueAfter?: number;
   message?: string;
+  /** What to enqueue for the controller with it. */
+  enqueue?: EnqueueTarget[];
 }
 
 /** Keys to enqueue: named ones, or all of a type that a selector matches. */
@@ -78,16 +81,36 @@ export async function claimKeys(
   });
 }
 
-/** Takes the results of a controller's claims; `held` false: the claim was lost before. */
+/**
+ * Takes the results of a controller's claims, and enqueues what they ask for in the same transaction. `held` false: the claim was
+ * lost before, and its result does nothing. `queued`: there is something for other workers.
+ */
 export async function finishKeys(
   database: Database,
   controller: string,
   results: KeyResult[],
 ): Promise<{ held: boolean; queued: boolean }[]> {
-  const rows = await database.query<{ i: number; state: string; queued: boolean }>({
+  if (results.every(({ enqueue = [] }) => enqueue.length === 0)) return finish(database, controller, results);
+  // The keys of the results first, then those that they enqueue: two calls that name each other's keys can deadlock.
+  return insist(database, [], () =>
+    database.transaction(async queries => {
+      const answers = await finish(queries, controller, results);
+      const targets = results.flatMap(({ enqueue = [] }, i) => (answers[i]?.held === true ? enqueue : []));
+      const { woken } = await enqueueKeys(queries, controller, targets, { priority: 0, reason: 'enqueued' });
+      return answers.map(answer => ({ ...answer, queued: answer.queued || (woken && answer.held) }));
+    }),
+  );
+}
+
+async function finish(
+  queries: Queries,
+  controller: string,
+  results: KeyResult[],
+): Promise<{ held: boolean; queued: boolean }[]> {
+  const rows = await queries.query<{ i: number; state: string; queued: boolean }>({
     name: 'done',
     text: 'select i, state, queued from syncsets.done($1, $2)',
-    values: [controller, JSON.stringify(results.map((result, i) => ({ i, ...result })))],
+    values: [controller, JSON.stringify(results.map(({ enqueue: _, ...result }, i) => ({ i, ...result })))],
   });
   const answers: { held: boolean; queued: boolean }[] = [];
   for (const row of rows) answers[row.i] = { held: row.state === 'ok', queued: row.queued };
