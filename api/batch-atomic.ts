@@ -12,7 +12,7 @@ const optimistic = 2;
 /**
  * Carries operations out in one transaction: all, or none and the error of the first that fails, whose `details` say which one
  * it is. Operations on the same object compose: each sees what those before it made. With `reference` the results are kept under
- * an Idempotency-Key in the same transaction.
+ * an Idempotency-Key in the same transaction. With `dryRun` it is all undone.
  */
 export async function carryOutAll(
   platform: Platform,
@@ -22,6 +22,7 @@ export async function carryOutAll(
     body: string;
     reference?: { key: string; line: number; request: string };
   },
+  dryRun: boolean,
 ): Promise<string> {
   const items = tried.map((item, index) => {
     if (item instanceof ApiError) throw blamed(item, index);
@@ -36,19 +37,22 @@ export async function carryOutAll(
     try {
       const { body } = await platform.store.atomically({ types, removing }, async transaction => {
         const results: ItemResult[] = [];
+        const shown = dryRun ? new Map<string, number>() : undefined;
         for (const part of parts) {
           const ready =
             part === first && ahead ? ahead : await readyAll(platform, part, await readPart(transaction, part));
-          await store(transaction, part, ready, results);
+          await store(transaction, part, ready, { results, shown });
         }
         const finished = finish(results);
         if (finished.reference) {
           await keepAnswers(transaction, [{ ...finished.reference, status: finished.status, body: finished.body }]);
         }
+        if (dryRun) throw new Rehearsed(finished.body);
         return finished;
       });
       return body;
     } catch (error) {
+      if (error instanceof Rehearsed) return error.body;
       if (error instanceof Unstorable) throw unstorable(items, error);
       if (!(error instanceof Outdated) || attempt >= attempts) throw error instanceof Outdated ? error.error : error;
     }
@@ -59,6 +63,13 @@ export async function carryOutAll(
 class Outdated extends Error {
   constructor(readonly error: ApiError) {
     super(error.message);
+  }
+}
+
+/** A dry run has come to its end: it is undone as a failure is. */
+class Rehearsed extends Error {
+  constructor(readonly body: string) {
+    super('undone');
   }
 }
 
@@ -96,8 +107,16 @@ async function readPart(transaction: Transaction, part: Part): Promise<Workshop[
   };
 }
 
-/** Writes a part type by type, in the order of their names as far as rules leave a choice. */
-async function store(transaction: Transaction, part: Part, ready: Ready[], results: ItemResult[]): Promise<void> {
+/**
+ * Writes a part type by type, in the order of their names as far as rules leave a choice. `shown`: of a dry run, the versions
+ * that its answers have shown of objects; none shows one that a later write will have.
+ */
+async function store(
+  transaction: Transaction,
+  part: Part,
+  ready: Ready[],
+  { results, shown }: { results: ItemResult[]; shown: Map<string, number> | undefined },
+): Promise<void> {
   const byType = new Map<string, { index: number; prepared: Prepared; operation: Operation; upsert: boolean }[]>();
   for (const [at, { item, index }] of part.entries()) {
     const one = ready[at];
@@ -133,11 +152,18 @@ async function store(transaction: Transaction, part: Part, ready: Ready[], resul
       }
       results[index] = {
         status: operation.verb === 'create' ? 201 : 200,
-        object: prepared.answer(result).json,
+        object: prepared.answer(shown ? { version: former(shown, type, prepared), stamp: result.stamp } : result).json,
         warnings: prepared.warnings,
       };
     });
   }
+}
+
+function former(shown: Map<string, number>, type: string, { key, item }: Prepared): number {
+  const name = `${type} ${key.namespace}/${key.name}`;
+  const version = item?.expect === undefined ? 0 : (shown.get(name) ?? item.expect);
+  shown.set(name, version);
+  return version;
 }
 
 /** The error of one operation as that of its batch. */

@@ -1,7 +1,7 @@
 import { Body, Controller, Post, Queries, Request, Response, Route, Tags } from '@tsoa/runtime';
 import type express from 'express';
 import type { AnswerReference, StoredAnswer } from '../db/index.js';
-import type { BatchInput, BatchResults } from './batch.js';
+import type { BatchInput, BatchQuery, BatchResults } from './batch.js';
 import { readOperation } from './batch-operations.js';
 import { carryOutAll } from './batch-atomic.js';
 import { carryOutEach } from './batch-each.js';
@@ -11,7 +11,6 @@ import { ApiError, type ErrorBody } from './errors.js';
 import { idempotencyKey, isOutcome, sendStored, usedKey } from './idempotency.js';
 import { stringifyJson } from './json.js';
 import type { Platform } from './platform.js';
-import type { NoQuery } from './queries.js';
 import { Repeated } from './refusals.js';
 import { send } from './answers.js';
 import { responseOf, writer } from './resource-controller.js';
@@ -42,12 +41,13 @@ export class BatchController extends Controller {
   async carryOutBatch(
     @Request() request: express.Request,
     @Body() body: BatchInput,
-    @Queries() _query: NoQuery,
+    @Queries() query: BatchQuery,
   ): Promise<void> {
-    const key = idempotencyKey(request);
+    const dryRun = query.dryRun !== undefined;
+    const key = dryRun ? undefined : idempotencyKey(request);
     const response = responseOf(request);
     if (key === undefined) {
-      send(response, 200, await this.#carryOut(request, body, undefined), undefined);
+      send(response, 200, await this.#carryOut(request, body, { dryRun }), undefined);
       return;
     }
     const { idempotency } = this.#platform;
@@ -67,7 +67,7 @@ export class BatchController extends Controller {
   async #keeping(request: express.Request, body: BatchInput, reference: AnswerReference): Promise<string> {
     const { idempotency } = this.#platform;
     try {
-      const answer = await this.#carryOut(request, body, reference);
+      const answer = await this.#carryOut(request, body, { reference });
       if (body.atomic !== true) await idempotency.keep([{ ...reference, status: 200, body: answer }]);
       return answer;
     } catch (error) {
@@ -84,10 +84,10 @@ export class BatchController extends Controller {
   async #carryOut(
     request: express.Request,
     { atomic, operations }: BatchInput,
-    reference: AnswerReference | undefined,
+    { reference, dryRun = false }: { reference?: AnswerReference; dryRun?: boolean },
   ): Promise<string> {
     const platform = this.#platform;
-    const context = { platform, writer: writer(request) };
+    const context = { platform, writer: writer(request), dryRun };
     // Atomic: the answer as a whole is stored with the writes. Else each has its own line, in case this process dies halfway.
     const kept =
       atomic !== true && reference ? await this.#before(reference, operations.length) : new Map<number, StoredAnswer>();
@@ -101,10 +101,11 @@ export class BatchController extends Controller {
     const text = (results: ItemResult[]) =>
       `{"results":[${results.map(result => `{${resultJson(result, request.id)}}`).join(',')}]}`;
     if (atomic === true) {
-      return carryOutAll(platform, tried, results => {
+      const finish = (results: ItemResult[]) => {
         const answer = text(results);
         return { status: 200, body: answer, ...(reference ? { reference } : {}) };
-      });
+      };
+      return carryOutAll(platform, tried, finish, dryRun);
     }
     const open = tried.map((_, line) => line).filter(line => !kept.has(line));
     const done = await carryOutEach(

@@ -1,5 +1,5 @@
 import type { BatchItem } from './batch-operations.js';
-import { attempts, makeReady, partsOf, type Attempt, type Ready } from './batch-parts.js';
+import { attempts, makeReady, partsOf, type Attempt, type Part, type Ready } from './batch-parts.js';
 import { explained, type ItemResult } from './batch-results.js';
 import { ApiError } from './errors.js';
 import type { Platform } from './platform.js';
@@ -14,20 +14,35 @@ export async function carryOutEach(platform: Platform, tried: Attempt[]): Promis
     else items.push({ index, item });
   });
   for (const part of partsOf(items, platform.ruled)) {
-    // Made ready first, then queued in one go: their writes keep their order, and travel together.
-    const ready = await Promise.all(part.map(({ item }) => settled(platform, () => makeReady(platform, item))));
-    const done = await Promise.all(
-      part.map(async ({ item }, i) => {
-        const one = ready[i];
-        return one && 'error' in one ? one : settled(platform, () => carryOut(platform, item, one?.value));
-      }),
-    );
+    const done = part.some(({ item }) => item.operation.dryRun)
+      ? await rehearseEach(platform, part)
+      : await storeEach(platform, part);
     part.forEach(({ index }, i) => {
       const one = done[i];
       if (one) results[index] = 'error' in one ? failure(one.error) : one.value;
     });
   }
   return results;
+}
+
+type Settled<T> = { value: T } | { error: ApiError };
+
+/** Made ready first, then queued in one go: their writes keep their order, and travel together. */
+async function storeEach(platform: Platform, part: Part): Promise<Settled<ItemResult>[]> {
+  const ready = await Promise.all(part.map(({ item }) => settled(platform, () => makeReady(platform, item))));
+  return Promise.all(
+    part.map(async ({ item }, i) => {
+      const one = ready[i];
+      return one && 'error' in one ? one : settled(platform, () => carryOut(platform, item, one?.value));
+    }),
+  );
+}
+
+/** One after the other: each is a transaction that holds a connection and its type's counter. */
+async function rehearseEach(platform: Platform, part: Part): Promise<Settled<ItemResult>[]> {
+  const done: Settled<ItemResult>[] = [];
+  for (const { item } of part) done.push(await settled(platform, () => carryOut(platform, item, undefined)));
+  return done;
 }
 
 async function carryOut(platform: Platform, item: BatchItem, ready: Ready | undefined): Promise<ItemResult> {
@@ -46,7 +61,7 @@ async function carryOut(platform: Platform, item: BatchItem, ready: Ready | unde
   }
 }
 
-async function settled<T>(platform: Platform, work: () => Promise<T>): Promise<{ value: T } | { error: ApiError }> {
+async function settled<T>(platform: Platform, work: () => Promise<T>): Promise<Settled<T>> {
   try {
     return { value: await work() };
   } catch (error) {

@@ -23,6 +23,8 @@ export interface BatchItem {
 export interface BatchContext {
   platform: Platform;
   writer: Writer;
+  /** Nothing is to be stored. */
+  dryRun: boolean;
 }
 
 /**
@@ -30,7 +32,7 @@ export interface BatchContext {
  * for fields that do not go together.
  */
 export function readOperation(
-  { platform, writer }: BatchContext,
+  { platform, writer, dryRun }: BatchContext,
   given: BatchOperation,
   answer: AnswerReference | undefined,
 ): BatchItem {
@@ -48,9 +50,9 @@ export function readOperation(
   const creation = (): Operation => {
     const input = { ...object, ...named(type, key, object) };
     refuse(checkInput(type, input));
-    return { verb: 'create', type, input, writer: by };
+    return { verb: 'create', type, input, writer: by, dryRun };
   };
-  const shared = { type, key, preconditions, writer: by };
+  const shared = { type, key, preconditions, writer: by, dryRun };
   const replacement: Change = {
     verb: 'replace',
     body: object,
@@ -71,8 +73,10 @@ export function readOperation(
       return { type, key, operation: replacement };
     case 'patch':
       return { type, key, operation: { ...replacement, verb: 'patch', body: patchOf(given) } };
-    case 'delete':
-      return { type, key, operation: { verb: 'delete', ...shared } };
+    case 'delete': {
+      const { propagationPolicy: propagation } = given;
+      return { type, key, operation: { verb: 'delete', ...shared, ...(propagation ? { propagation } : {}) } };
+    }
   }
 }
 
@@ -80,7 +84,7 @@ const fieldsOf: Record<BatchOperation['op'], (keyof BatchOperation)[]> = {
   create: ['object'],
   replace: ['object', 'subresource', 'resourceVersion', 'uid'],
   patch: ['patch', 'patchType', 'subresource', 'resourceVersion', 'uid'],
-  delete: ['resourceVersion', 'uid'],
+  delete: ['propagationPolicy', 'resourceVersion', 'uid'],
   upsert: ['object', 'unlessNewer'],
 };
 

@@ -54,6 +54,7 @@ class BatchStream {
   readonly #request: Request;
   readonly #response: Response;
   readonly #key: string | undefined;
+  readonly #dryRun: boolean;
   readonly #busy = new Set<string>();
   readonly #running = new Set<Promise<void>>();
   /** The types of what is under way, and of what was before it without a pause. */
@@ -65,14 +66,14 @@ class BatchStream {
     this.#platform = platform;
     this.#request = request;
     this.#response = response;
-    this.#key = idempotencyKey(request);
+    this.#dryRun = isDryRun(request);
+    this.#key = this.#dryRun ? undefined : idempotencyKey(request);
   }
 
   async run(): Promise<void> {
     const request = this.#request;
     const response = this.#response;
     const author = writer(request);
-    if (Object.keys(request.query).length > 0) throw new ApiError('InvalidQuery', 'A batch takes no query parameters.');
     const release = this.#key === undefined ? undefined : await this.#platform.idempotency.take(this.#key, 0);
     try {
       // Of the answer, not of the socket: its listener goes with it, where those of a socket add up over many batches.
@@ -177,12 +178,25 @@ class BatchStream {
         : platform.idempotency.reference(this.#key, index, text);
     try {
       if (text instanceof ApiError) throw text;
-      const attempt = readOperation({ platform, writer: author }, checked(parseBody(text)), reference);
+      const attempt = readOperation(
+        { platform, writer: author, dryRun: this.#dryRun },
+        checked(parseBody(text)),
+        reference,
+      );
       return { index, attempt, ...(reference ? { reference } : {}) };
     } catch (error) {
       return { index, attempt: explained(platform, error), ...(reference ? { reference } : {}) };
     }
   }
+}
+
+/** The routes' own check of queries comes after this handler. Throws InvalidQuery. */
+function isDryRun({ query }: Request): boolean {
+  const unknown = Object.keys(query).find(name => name !== 'dryRun');
+  if (unknown !== undefined) throw new ApiError('InvalidQuery', `${unknown}: a batch takes dryRun alone.`);
+  if (query['dryRun'] !== undefined && query['dryRun'] !== 'All')
+    throw new ApiError('InvalidQuery', 'dryRun: must be "All".');
+  return query['dryRun'] === 'All';
 }
 
 function replayed(reference: AnswerReference | undefined, kept: Map<number, StoredAnswer>): ItemResult {

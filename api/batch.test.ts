@@ -155,6 +155,45 @@ describe('batches', () => {
     }
   });
 
+  it('tries a batch without storing anything, an atomic one as a whole', async () => {
+    const [there, made] = [fresh(), fresh()];
+    const stored = (await api.call('POST', '/v1/clusters', cluster(there))).body;
+    const operations = [
+      { op: 'create', type: 'clusters', object: cluster(made) },
+      { op: 'patch', type: 'clusters', namespace: 'foo', name: made, patch: { context: 'a' } },
+      { op: 'patch', type: 'clusters', namespace: 'foo', name: there, patch: { context: 'b' } },
+      { op: 'patch', type: 'clusters', namespace: 'foo', name: there, patch: { context: 'c' } },
+    ];
+    const dry = (atomic: boolean) =>
+      api.call('POST', '/v1/batch?dryRun=All', { operations, atomic }, { 'Idempotency-Key': made });
+    const whole = await dry(true);
+    expect(statuses(whole), JSON.stringify(whole.body)).to.deep.equal([201, 200, 200, 200]);
+    const { resourceVersion } = stored;
+    expect(whole.body.results.map((one: { object: object }) => one.object)).to.containSubset([
+      { name: made, resourceVersion: '0' },
+      { name: made, resourceVersion: '0', context: 'a' },
+      { name: there, resourceVersion, context: 'b' },
+      { name: there, resourceVersion, context: 'c' },
+    ]);
+    const each = await dry(false);
+    expect(statuses(each)).to.deep.equal([201, 404, 200, 200]);
+    expect((await read(made)).status).to.equal(404);
+    expect((await read(there)).body).to.deep.equal(stored);
+    expect((await api.call('POST', '/v1/batch?dryRun=yes', { operations })).status).to.equal(400);
+  });
+
+  it('deletes with the propagation that is asked for, and knows it for nothing else', async () => {
+    const name = fresh();
+    await api.call('POST', '/v1/clusters', cluster(name));
+    const key = { type: 'clusters', namespace: 'foo', name, propagationPolicy: 'Foreground' };
+    const answer = await batch([
+      { op: 'delete', ...key },
+      { op: 'patch', ...key, patch: {} },
+    ]);
+    expect(statuses(answer)).to.deep.equal([200, 422]);
+    expect(answer.body.results[0].object.finalizers).to.deep.equal(['foreground']);
+  });
+
   it('lets overlapping atomic batches in opposite order succeed, without a deadlock', async () => {
     const names = [fresh(), fresh(), fresh(), fresh()];
     for (const name of names) await api.call('POST', '/v1/clusters', cluster(name));
@@ -294,9 +333,9 @@ describe('batches', () => {
   });
 
   /** A stream of operations: lines are sent one by one, results come meanwhile. */
-  function stream(headers: Record<string, string> = {}) {
+  function stream(headers: Record<string, string> = {}, query = '') {
     const results: { index: number; status: number; object?: Record<string, unknown>; error?: { code: string } }[] = [];
-    const sending = request(`${api.url}/v1/batch`, {
+    const sending = request(`${api.url}/v1/batch${query}`, {
       method: 'POST',
       headers: { 'Content-Type': 'application/x-ndjson', ...headers },
     });
@@ -350,6 +389,15 @@ describe('batches', () => {
     sending.end();
     expect(await done).to.equal(200);
     expect(results.filter(({ status }) => status !== 201)).to.deep.equal([]);
+  });
+
+  it('stores no line of a dry run', async () => {
+    const { results, sending, done, send } = stream({}, '?dryRun=All');
+    const name = fresh();
+    send({ op: 'create', type: 'clusters', object: cluster(name) });
+    sending.end();
+    expect([await done, results[0]?.status]).to.deep.equal([200, 201]);
+    expect((await read(name)).status).to.equal(404);
   });
 
   it('takes more lines than fit in memory buffers, in their order for each object, and replays them by key and line', async () => {

@@ -22,6 +22,8 @@ export interface BatchOperation {
   resourceVersion?: string;
   /** The uid that the object must have, else 409. */
   uid?: string;
+  /** What becomes of the objects that name a deleted one as their owner, as for a single DELETE. */
+  propagationPolicy?: 'Background' | 'Foreground' | 'Orphan';
   /** The token of a claim: the write is refused (409 Fenced) when it is no longer held. */
   claim?: string;
   /**
@@ -29,6 +31,16 @@ export interface BatchOperation {
    * greater: numbers and decimal texts by value, times by time, other texts by letter.
    */
   unlessNewer?: string;
+}
+
+/** How a batch is carried out. */
+export interface BatchQuery {
+  /**
+   * `All`: everything is checked and answered as it would be, but nothing is stored and nobody hears of it. An atomic batch is
+   * carried out as a whole and undone. Without `atomic` each operation is tried on what is stored, not on what those before it
+   * would have made. An `Idempotency-Key` has no meaning then.
+   */
+  dryRun?: 'All';
 }
 
 /** Writes that are sent together. */
