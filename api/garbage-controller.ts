@@ -41,6 +41,8 @@ export interface GarbageResult {
   released: number;
   /** For each of the objects asked for, whether it waits for dependents and is to be looked after again. */
   waiting: boolean[];
+  /** For each of the objects asked for, why something could not be deleted or released; null if nothing stood in the way. */
+  refused?: (string | null)[];
 }
 
 /** What owners leave behind. The controller `garbagecollector` asks for it; whoever else does, does no harm. */

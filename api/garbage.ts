@@ -21,9 +21,16 @@ export interface Collected {
   released: number;
   /** For each place whether it still waits for dependents. */
   waiting: boolean[];
+  /** For each place why something of it could not be deleted or released; null if nothing stood in the way. */
+  refused: (string | null)[];
 }
 
-type Counts = Omit<Collected, 'waiting'>;
+/** What was done so far, and what stood in the way, by place. */
+interface Progress {
+  deleted: number;
+  released: number;
+  refused: Map<string, string>;
+}
 
 /** An owner as its dependent names it. */
 interface Reference {
@@ -61,26 +68,34 @@ export class Garbage {
     this.#types = options.types;
   }
 
-  /** Looks after the objects at some places, and after all objects that name one of them as an owner. */
-  async collect(places: Place[], writer: Writer): Promise<Collected> {
-    const collected = { deleted: 0, released: 0 };
+  /**
+   * Looks after the objects at some places, and after all objects that name one of them as an owner. An object that cannot go,
+   * since others refer to it, holds up nothing but its owners.
+   */
+  async collect(places: Place[], { claim, traceparent }: Writer): Promise<Collected> {
+    // Without the request's answer: that is one, and these are many writes.
+    const writer = { ...(claim ? { claim } : {}), ...(traceparent ? { traceparent } : {}), collector: true };
+    const progress: Progress = { deleted: 0, released: 0, refused: new Map() };
     for (let attempt = 1; ; attempt++) {
-      const changed = await this.#collect(places, writer, collected);
+      progress.refused.clear();
+      const changed = await this.#collect(places, writer, progress);
       if (changed && attempt < attempts) continue;
       const waiting: boolean[] = [];
       for (const { type, key } of places) waiting.push((await this.#finish(type, key, writer)) || changed);
-      return { ...collected, waiting };
+      const { deleted, released } = progress;
+      const refused = places.map(({ type, key }) => progress.refused.get(placeOf({ type: type.type, ...key })) ?? null);
+      return { deleted, released, waiting: waiting.map((waits, i) => waits || refused[i] !== null), refused };
     }
   }
 
   /** One look at places and dependents; true: some objects were changed by others meanwhile. */
-  async #collect(places: Place[], writer: Writer, collected: Counts): Promise<boolean> {
+  async #collect(places: Place[], writer: Writer, progress: Progress): Promise<boolean> {
     const before = await this.#states(places.map(({ type, key }) => ({ type: type.type, ...key })));
     const own = places.flatMap(place => {
       const state = before.get(placeOf({ type: place.type.type, ...place.key }));
       return state && referencesOf(this.#types, place.type, state).length > 0 ? [{ ...state, type: place.type }] : [];
     });
-    let changed = await this.#settle(own, writer, collected);
+    let changed = await this.#settle(own, writer, progress);
     const wanted = new Set(places.map(({ type, key }) => placeOf({ type: type.type, ...key })));
     const names = [...new Set(places.map(({ key }) => key.name))];
     for (const type of this.#types.values()) {
@@ -91,14 +106,14 @@ export class Garbage {
         const items = page
           .map(one => ({ ...one, type }))
           .filter(one => referencesOf(this.#types, type, one).some(reference => wanted.has(placeOf(reference))));
-        if (await this.#settle(items, writer, collected)) changed = true;
+        if (await this.#settle(items, writer, progress)) changed = true;
       } while (after !== undefined);
     }
     return changed;
   }
 
   /** Deletes objects that no owner holds, and takes from the others the owners that are gone. */
-  async #settle(items: Item[], writer: Writer, collected: Counts): Promise<boolean> {
+  async #settle(items: Item[], writer: Writer, progress: Progress): Promise<boolean> {
     if (items.length === 0) return false;
     const references = items.map(item => referencesOf(this.#types, item.type, item));
     const states = await this.#states(references.flat());
@@ -129,17 +144,27 @@ export class Garbage {
       }),
     );
     const [deleted, released] = await Promise.all([Promise.all(deletions), Promise.all(releases)]);
-    collected.deleted += deleted.filter(outcome => outcome === 'stored').length;
-    collected.released += released.filter(outcome => outcome === 'stored').length;
-    return [...deleted, ...released].includes('changed');
+    progress.deleted += deleted.filter(outcome => outcome === 'stored').length;
+    progress.released += released.filter(outcome => outcome === 'stored').length;
+    const outcomes = [...deleted, ...released];
+    for (const [i, { item }] of [...doomed, ...orphaned].entries()) {
+      const outcome = outcomes[i];
+      if (!(outcome instanceof ApiError)) continue;
+      const concerned = [{ type: item.type.type, ...keyOf(item) }, ...referencesOf(this.#types, item.type, item)];
+      for (const place of concerned) progress.refused.set(placeOf(place), outcome.message);
+    }
+    return outcomes.includes('changed');
   }
 
-  /** Writes an object in the version that was looked at: an owner that it has got meanwhile must not be overlooked. */
+  /**
+   * Writes an object in the version that was looked at: an owner that it has got meanwhile must not be overlooked. Returns the
+   * error for what only this object is to blame for.
+   */
   async #carryOut(
     { type, uid, version, ...item }: Item,
     writer: Writer,
     operation: Pick<Deletion, 'verb' | 'propagation'> | Pick<Change, 'verb' | 'subresource' | 'body'>,
-  ): Promise<'stored' | 'changed' | 'as it was'> {
+  ): Promise<'stored' | 'changed' | 'as it was' | ApiError> {
     const key = keyOf(item);
     const preconditions = { uid, resourceVersion: String(version) };
     try {
@@ -148,7 +173,9 @@ export class Garbage {
       );
       return answer?.stored === true ? 'stored' : 'as it was';
     } catch (error) {
-      if (error instanceof ApiError && error.code === 'Conflict') return 'changed';
+      if (!(error instanceof ApiError)) throw error;
+      if (error.code === 'Conflict') return 'changed';
+      if (['Referenced', 'NotUnique', 'Invalid', 'TooLarge'].includes(error.code)) return error;
       throw error;
     }
   }
@@ -177,7 +204,7 @@ export class Garbage {
       subresource: 'metadata',
       body: { finalizers: left },
     });
-    return waits || outcome === 'changed';
+    return waits || outcome === 'changed' || outcome instanceof ApiError;
   }
 
   /** Whether an object names the owner with this uid in a way that counts. */

@@ -14,6 +14,8 @@ export interface Writer {
   traceparent?: string;
   /** Where the answer is kept for repetitions of the request. */
   answer?: AnswerReference;
+  /** It carries out what owners say, which is right for every type, also one that a controller alone writes. */
+  collector?: boolean;
 }
 
 interface Common {
@@ -115,9 +117,9 @@ export function unchanged(stored: StoredObject): Answer {
 export function authorship(
   type: TypeDefinition,
   key: Key,
-  { claim, traceparent, answer }: Writer,
+  { claim, traceparent, answer, collector }: Writer,
 ): Pick<WriteItem, 'actor' | 'own' | 'claim' | 'traceparent' | 'answer'> {
-  if (type.writer !== undefined && claim?.controller !== type.writer) {
+  if (type.writer !== undefined && claim?.controller !== type.writer && collector !== true) {
     throw new ApiError('Forbidden', `${type.type} are written by the controller ${type.writer} alone, with its claim.`);
   }
   const own =

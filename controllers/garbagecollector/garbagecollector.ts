@@ -39,7 +39,12 @@ export function garbageCollector(): Controller {
       for (const { reject } of now) reject(error);
       return;
     }
-    now.forEach(({ resolve }, at) => resolve(result.waiting[at] === true));
+    now.forEach(({ resolve, reject }, at) => {
+      const refused = result.refused?.[at] ?? undefined;
+      // Shown with the key, and tried again after a back-off: whoever refers to it may go any time.
+      if (refused !== undefined) reject(new Error(refused));
+      else resolve(result.waiting[at] === true);
+    });
   };
 
   return {
