@@ -53,7 +53,7 @@ export async function expireAnswers(queries: Queries, limit: number): Promise<nu
     name: 'expire-answers',
     text: `with expired as (
         delete from syncsets.answers where ctid = any (array(
-          select ctid from syncsets.answers where at < clock_timestamp() - $2::interval order by at limit $1))
+          select ctid from syncsets.answers where at < (select clock_timestamp() - $2::interval) order by at limit $1))
         returning 1
       ) select count(*) as count from expired`,
     values: [limit, kept],

@@ -43,7 +43,7 @@ export async function listNotices(database: Database, type: string, key: Key): P
 /** Forgets notices not repeated for 24 hours. */
 export async function expireNotices(database: Database): Promise<void> {
   await database.query({
-    text: 'delete from syncsets.notices where last_at < clock_timestamp() - $1::interval',
+    text: 'delete from syncsets.notices where last_at < (select clock_timestamp() - $1::interval)',
     values: [keptFor],
   });
 }

@@ -47,18 +47,24 @@ export async function sealedByOthers(
  * keeps the sealed fields as they are cannot put the former ones back.
  */
 export async function reseal(
-  database: Database,
+  database: Pick<Database, 'transaction'>,
   type: string,
   rows: (SealedRow & { fresh: Record<string, unknown> })[],
 ): Promise<number> {
   return database.transaction(async queries => {
     await queries.query({ text: 'select from syncsets.types where type = $1 for update', values: [type] });
     const stored = await queries.query({
-      text: `update syncsets.objects o set sealed = x.fresh
-        from jsonb_to_recordset($2::jsonb) as x(namespace text, name text, uid uuid, digest text, fresh jsonb)
-        where o.type = $1 and o.namespace = x.namespace and o.name = x.name and o.uid = x.uid
-          and md5(o.sealed::text) = x.digest
-        returning 1`,
+      // By place: nobody moves a row while the counter row is held, and no plan walks the type for a page of keys.
+      text: `with found as materialized (
+          select o.row, x.fresh
+          from jsonb_to_recordset($2::jsonb) as x(namespace text, name text, uid uuid, digest text, fresh jsonb)
+          cross join lateral (
+            select o.ctid as row, o.uid, o.sealed from syncsets.objects o
+            where o.type = $1 and o.namespace = x.namespace and o.name = x.name offset 0
+          ) o
+          where o.uid = x.uid and md5(o.sealed::text) = x.digest
+        )
+        update syncsets.objects o set sealed = f.fresh from found f where o.type = $1 and o.ctid = f.row returning 1`,
       values: [
         type,
         JSON.stringify(

@@ -57,7 +57,7 @@ export interface WorkRow extends Key {
  * it gets the most urgent ones instead, and those of them that stay queued are sent again. Extends the worker's lease by `seconds`.
  */
 export async function claimKeys(
-  database: Database,
+  database: Queries,
   claim: {
     controller: string;
     worker: string;
@@ -198,7 +198,7 @@ export async function renewWorker(
  * out.
  */
 export async function heldClaims(
-  database: Database,
+  database: Queries,
   controller: string,
   worker: string,
 ): Promise<{
@@ -277,7 +277,7 @@ export async function isHeld(database: Queries, claim: ClaimReference): Promise<
  * Queues keys that are due, up to 5,000 of them, and what workers whose lease ran out held; returns the controllers with new
  * keys.
  */
-export async function wakeDueWork(database: Database): Promise<string[]> {
+export async function wakeDueWork(database: Queries): Promise<string[]> {
   const [row] = await database.query<{ woken: string[] }>({
     name: 'wake-due',
     text: 'select syncsets.promote(5000) || syncsets.expire_workers() as woken',
@@ -312,19 +312,18 @@ export async function listWork(
 
 /** Marks up to `limit` queued keys as sent to the controller's queue and returns them, the most urgent first. */
 export async function takeUnsent(
-  database: Database,
+  database: Queries,
   controller: string,
   limit: number,
 ): Promise<({ type: string; uid: string | null; version: number | null } & Key)[]> {
   return database.query({
     name: 'take-unsent',
     text: `with unsent as materialized (
-        select w.type, w.namespace, w.name from syncsets.work w
+        select w.ctid as row from syncsets.work w
         where w.controller = $1 and w.state = 'queued' and w.sent_at is null
         order by w.priority desc, w.rank limit $2 for update skip locked
       ), sent as (
-        update syncsets.work w set sent_at = clock_timestamp() from unsent u
-        where w.controller = $1 and w.type = u.type and w.namespace = u.namespace and w.name = u.name
+        update syncsets.work w set sent_at = clock_timestamp() where w.ctid = any (array(select u.row from unsent u))
         returning w.type, w.namespace, w.name, w.uid, w.version, w.priority, w.rank
       )
       select type, namespace, name, uid, version from sent order by priority desc, rank`,
@@ -362,11 +361,10 @@ export async function unsend(database: Database, controller: string, seconds: nu
   const rows = await database.query({
     // What others have locked is about to change anyway; waiting for it in any order but the keys' would deadlock.
     text: `with lost as materialized (
-        select w.type, w.namespace, w.name from syncsets.work w where w.controller = $1 and w.state = 'queued'
+        select w.ctid as row from syncsets.work w where w.controller = $1 and w.state = 'queued'
           and w.sent_at < clock_timestamp() - make_interval(secs => $2) for update skip locked
       )
-      update syncsets.work w set sent_at = null from lost l
-      where w.controller = $1 and w.type = l.type and w.namespace = l.namespace and w.name = l.name returning 1`,
+      update syncsets.work w set sent_at = null where w.ctid = any (array(select l.row from lost l)) returning 1`,
     values: [controller, seconds],
   });
   return rows.length;

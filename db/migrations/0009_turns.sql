@@ -116,13 +116,14 @@ declare
   v_woken text[];
 begin
   with due as materialized (
-    select w.controller, w.type, w.namespace, w.name, w.priority, w.not_before from syncsets.work w
-    where w.state = 'waiting' and w.not_before <= clock_timestamp()
+    -- as a sub-query: no index answers a comparison with a volatile clock, and all waiting keys would be looked at each second
+    select w.ctid as row, w.controller, w.namespace, w.name, w.priority, w.not_before from syncsets.work w
+    where w.state = 'waiting' and w.not_before <= (select clock_timestamp())
     order by w.not_before limit p_limit for update skip locked
   ), placed as (
     select d.*, row_number() over (partition by d.controller, d.priority, d.namespace order by d.not_before, d.name) as place from due d
   ), ranked as materialized (
-    select p.controller, p.type, p.namespace, p.name, p.place + max(case when p.place = 1 then greatest(
+    select p.row, p.controller, p.place + max(case when p.place = 1 then greatest(
         coalesce((select q.rank from syncsets.work q where q.controller = p.controller and q.state = 'queued'
           and q.priority = p.priority order by q.rank limit 1), 0),
         coalesce((select q.rank from syncsets.work q where q.controller = p.controller and q.state = 'queued'
@@ -131,8 +132,7 @@ begin
     from placed p
   ), promoted as (
     update syncsets.work w set state = 'queued', not_before = null, queued_at = clock_timestamp(), sent_at = null, rank = r.rank
-    from ranked r
-    where w.controller = r.controller and w.type = r.type and w.namespace = r.namespace and w.name = r.name
+    from ranked r where w.ctid = r.row
     returning w.controller
   )
   select coalesce(array_agg(distinct p.controller), '{}') into v_woken from promoted p;
