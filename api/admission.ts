@@ -139,9 +139,14 @@ function changed(object: JsonObject, wanted: object, mutable: string[]): JsonObj
   return Object.fromEntries([...kept, ...taken]);
 }
 
-// Its shape is that of the type's model, which the pipeline has checked; rules of a type are written for that type.
 function asResource(object: JsonObject): Resource {
-  return object as unknown as Resource;
+  if (!isResource(object)) throw new Error('rules were asked about an object without a name');
+  return object;
+}
+
+/** The rest of its shape is that of the type's model, which the pipeline has checked, as it was when the object was stored. */
+function isResource(object: JsonObject): object is JsonObject & Resource {
+  return typeof object['name'] === 'string';
 }
 
 /** Puts the mask in place of the secret values that an object brings. Shorter ones than 4 characters would garble any text. */

@@ -6,7 +6,7 @@ import { isObject, stringifyJson, type JsonObject } from './json.js';
 import { JsonPatch } from './json-patch.js';
 import type { Change, Operation, Writer } from './operation.js';
 import { typeOf, type Platform } from './platform.js';
-import { invalid, refuse } from './refusals.js';
+import { invalid, namespaceFor, refuse } from './refusals.js';
 import { readClaimToken } from './tokens.js';
 import type { TypeDefinition } from './type-definition.js';
 
@@ -115,10 +115,7 @@ function keyOf(type: TypeDefinition, given: BatchOperation, object: JsonObject):
   for (const [path, value] of Object.entries({ name, namespace })) {
     if (value?.includes('\0')) throw invalid([{ path, message: 'holds a NUL character' }]);
   }
-  if (!type.namespaced && namespace !== undefined && namespace !== '') {
-    throw invalid([{ path: 'namespace', message: `must be left out: ${type.type} are cluster-wide` }]);
-  }
-  return { namespace: type.namespaced ? (namespace ?? 'default') : '', name: name ?? '' };
+  return { namespace: namespaceFor(type, namespace), name: name ?? '' };
 }
 
 function named(type: TypeDefinition, key: Key, object: JsonObject): JsonObject {

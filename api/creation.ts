@@ -5,7 +5,7 @@ import { checkInput } from './input.js';
 import type { JsonObject } from './json.js';
 import { authorship, sized, type Creation, type Prepared, type Workshop } from './operation.js';
 import { withBody } from './preconditions.js';
-import { describe, invalid, refuse, refuseForeignType } from './refusals.js';
+import { describe, invalid, namespaceFor, refuse, refuseForeignType } from './refusals.js';
 import type { TypeDefinition } from './type-definition.js';
 
 /** Makes a new object ready to be stored. Throws Conflict, Invalid, TooLarge, Forbidden. */
@@ -67,13 +67,10 @@ function keyOf(type: TypeDefinition, input: JsonObject) {
     const value = input[field];
     return typeof value === 'string' ? value : undefined;
   };
-  const namespace = text('namespace');
-  if (!type.namespaced && namespace !== undefined && namespace !== '') {
-    throw invalid([{ path: 'namespace', message: `must be left out: ${type.type} are cluster-wide` }]);
-  }
+  const namespace = namespaceFor(type, text('namespace'));
   const name = text('name') ?? `${text('generateName') ?? ''}${suffix()}`;
   return {
-    key: { namespace: type.namespaced ? (namespace ?? 'default') : '', name },
+    key: { namespace, name },
     generated: text('name') === undefined,
   };
 }

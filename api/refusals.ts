@@ -8,6 +8,16 @@ export function describe(type: TypeDefinition, key: Key): string {
   return `${type.type} ${key.namespace === '' ? '' : `${key.namespace}/`}${key.name}`;
 }
 
+/**
+ * The namespace that an object of a type is in when a client says this, or nothing: `default`, and '' for cluster-wide types.
+ * Throws Invalid for the namespace of something that has none.
+ */
+export function namespaceFor(type: TypeDefinition, given: string | undefined): string {
+  if (type.namespaced) return given ?? 'default';
+  if (given === undefined || given === '') return '';
+  throw invalid([{ path: 'namespace', message: `must be left out: ${type.type} are cluster-wide` }]);
+}
+
 /** More are not told: the answer to a body full of mistakes must not be larger than the body. */
 const mostDetails = 1_000;
 

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
 import { until } from '../test/until.js';
-import { Database, type Log } from './database.js';
+import { Database, type Log, type Queries } from './database.js';
 import { ensureIndexes, FieldIndexes, type IndexedField, type TypeIndexes } from './field-index.js';
 import { readPage } from './lists.js';
 import { ensureTypes } from './types.js';
@@ -58,8 +58,8 @@ describe('indexes of fields', () => {
 
   it('are used by selectors and by orders', async () => {
     const plans: string[] = [];
-    const explained = {
-      query: async (statement: { text: string; values?: unknown[] }) => {
+    const explained: Queries = {
+      query: async statement => {
         const lines = await database.query<{ 'QUERY PLAN': string }>({
           ...statement,
           text: `explain ${statement.text}`,
@@ -67,7 +67,7 @@ describe('indexes of fields', () => {
         plans.push(lines.map(line => line['QUERY PLAN']).join('\n'));
         return database.query(statement);
       },
-    } as unknown as Database;
+    };
     const red = { path: ['colour'], op: 'in' as const, values: ['red'], index: colour };
     const found = await readPage(explained, 'things', { selector: { labels: [], fields: [red] }, limit: 500 });
     expect(found.objects).to.have.length(200);

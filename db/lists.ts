@@ -1,4 +1,4 @@
-import type { Database } from './database.js';
+import type { Queries } from './database.js';
 import { indexedValue, type IndexedField } from './field-index.js';
 import type { Key } from './read.js';
 import { projectionSql } from './projection.js';
@@ -85,7 +85,7 @@ interface Row {
  * since, and for changed keys what they were before their first later event.
  * Throws VersionGone when the log does not hold what followed `at`.
  */
-export async function readPage(database: Database, type: string, request: ListRequest): Promise<Page> {
+export async function readPage(database: Queries, type: string, request: ListRequest): Promise<Page> {
   const { limit } = request;
   // A selector without an index leaves no choice, and one without conditions stops at its page's end anyway.
   const isFree = !selectorParts(request.selector, 'o', []).indexed;
