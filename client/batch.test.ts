@@ -60,6 +60,14 @@ describe('writes of the client', () => {
     expect((await client.clusters.list({ fieldSelector: 'name=all' })).items).to.deep.equal([]);
   });
 
+  it('are only tried when asked, together and in a stream', async () => {
+    const writes: BatchWrite[] = [{ op: 'create', type: 'clusters', object: { name: 'tried' } }];
+    const [tried] = await client.batch(writes, { dryRun: true });
+    expect(tried?.object?.uid).to.be.a('string');
+    for await (const { status } of client.with({ dryRun: true }).load(writes)) expect(status).to.equal(201);
+    expect((await client.clusters.list({ fieldSelector: 'name=tried' })).items).to.deep.equal([]);
+  });
+
   it('are done once under one key, as often as they are sent', async () => {
     const writes = [{ op: 'create', type: 'clusters', object: { generateName: 'once-' } }] as const;
     const [first] = await client.batch(writes, { idempotencyKey: 'batch-1' });

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { CallOptions, JsonPatchOperation, MergePatch } from './collection.js';
+import type { CallOptions, JsonPatchOperation, MergePatch, PropagationPolicy } from './collection.js';
 import type { Collections, Kinds } from './connect.js';
 import { PlatformError, readError } from './errors.js';
 import { linesOf } from './lines.js';
@@ -32,7 +32,7 @@ type OperationOn<Type extends keyof Kinds> =
       })
   | (Common<Type> &
       Key & { op: 'patch'; patch: JsonPatchOperation[]; patchType: 'json'; subresource?: 'metadata' | 'status' })
-  | (Common<Type> & Key & { op: 'delete' });
+  | (Common<Type> & Key & { op: 'delete'; propagationPolicy?: PropagationPolicy });
 
 /** One write of a batch; `upsert` creates the object or replaces it, with `unlessNewer` only if the stored one is not newer. */
 export type BatchWrite = { [Type in keyof Kinds]: OperationOn<Type> }[keyof Kinds];
@@ -47,7 +47,10 @@ export type BatchOutcomes<Writes extends readonly BatchWrite[]> = {
   -readonly [I in keyof Writes]: BatchOutcome<Kinds[Writes[I]['type']]>;
 };
 
-export interface BatchOptions extends Pick<CallOptions, 'claim' | 'idempotencyKey' | 'signal'> {
+export interface BatchOptions extends Pick<
+  CallOptions,
+  'claim' | 'dryRun' | 'idempotencyKey' | 'signal' | 'traceparent'
+> {
   /** All or nothing, in one transaction; when one write fails, the call throws its error, and `details` begin with which. */
   atomic?: boolean;
 }
@@ -56,16 +59,18 @@ export interface BatchOptions extends Pick<CallOptions, 'claim' | 'idempotencyKe
 export async function batch<const Writes extends readonly BatchWrite[]>(
   transport: Transport,
   operations: Writes,
-  { atomic, claim, idempotencyKey = randomUUID(), signal }: BatchOptions,
+  { atomic, claim, dryRun, idempotencyKey = randomUUID(), signal, traceparent }: BatchOptions,
 ): Promise<BatchOutcomes<Writes>> {
   const answer = await transport.send({
     method: 'POST',
     path: '/v1/batch',
+    query: rehearsal(dryRun),
     body: { ...(atomic === undefined ? {} : { atomic }), operations },
     headers: { 'idempotency-key': idempotencyKey },
     repeat: true,
     claim,
     signal,
+    traceparent,
   });
   const results = isRecord(answer) && Array.isArray(answer['results']) ? (answer['results'] as unknown[]) : [];
   if (results.length !== operations.length) throw new TypeError('The server sent another number of results');
@@ -77,18 +82,20 @@ export async function batch<const Writes extends readonly BatchWrite[]>(
 export async function* load(
   transport: Transport,
   operations: Iterable<BatchWrite> | AsyncIterable<BatchWrite>,
-  { claim, idempotencyKey, signal }: Omit<BatchOptions, 'atomic'>,
+  { claim, dryRun, idempotencyKey, signal, traceparent }: Omit<BatchOptions, 'atomic'>,
 ): AsyncGenerator<BatchOutcome & { index: number }, void, undefined> {
   const source: { error?: unknown } = {};
   try {
     const body = await transport.open({
       method: 'POST',
       path: '/v1/batch',
+      query: rehearsal(dryRun),
       lines: linesFrom(operations, source),
       contentType: 'application/x-ndjson',
       headers: { accept: 'application/x-ndjson', ...(idempotencyKey && { 'idempotency-key': idempotencyKey }) },
       claim,
       signal,
+      traceparent,
     });
     for await (const line of linesOf(body, longestSilence)) {
       const result: unknown = JSON.parse(line);
@@ -115,6 +122,10 @@ async function* linesFrom(
     source.error = error;
     throw error;
   }
+}
+
+function rehearsal(dryRun: boolean | undefined): { dryRun?: 'All' } {
+  return dryRun === true ? { dryRun: 'All' } : {};
 }
 
 function outcomeOf(result: unknown): BatchOutcome {

@@ -188,21 +188,14 @@ class PlatformClient {
     operations: Writes,
     options: BatchOptions = {},
   ): Promise<BatchOutcomes<Writes>> {
-    return batch(this.#transport, operations, { ...this.#forBatches(), ...options });
+    return batch(this.#transport, operations, { ...this.#options, ...options });
   }
 
   load(
     operations: Iterable<BatchWrite> | AsyncIterable<BatchWrite>,
     options: Omit<BatchOptions, 'atomic'> = {},
   ): AsyncGenerator<BatchOutcome & { index: number }, void, undefined> {
-    return load(this.#transport, operations, { ...this.#forBatches(), ...options });
-  }
-
-  /** @throws TypeError a batch is never rehearsed: what is asked of all calls must not be forgotten by one */
-  #forBatches(): CallOptions {
-    const { dryRun, claim, signal } = this.#options;
-    if (dryRun === true) throw new TypeError('There is no dry run of batches');
-    return { claim, signal };
+    return load(this.#transport, operations, { ...this.#options, ...options });
   }
 
   async close(): Promise<void> {
