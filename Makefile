@@ -42,6 +42,14 @@ verify: node_modules/.installed ## Check generated files, formatting, types, lin
 bench: dist/.built ## Measure against references in the same run (BENCH=… for one program)
 	@node --import tsx bench/main.ts $(BENCH)
 
+.PHONY: chaos
+chaos: build/.generated ## Kill, freeze and cut off every part under a million writes (SEED=… WRITES=… FAULTS=off, see test/chaos/main.ts)
+	@node --import tsx test/chaos/main.ts
+
+.PHONY: churn
+churn: build/.generated ## Write without end and watch the size of the database (MINUTES=… SEED=…)
+	@node --import tsx test/chaos/main.ts churn
+
 .PHONY: generate
 generate: node_modules/.installed ## Write controllers, routes, OpenAPI document and client from the type files
 	@node --import tsx api/generate.ts

@@ -68,12 +68,9 @@ export class Faults {
 
   #deck(): Fault[] {
     const parts = [...this.#fleet.parts, 'leader' as const];
-    const one = this.#scale.once;
     return this.#random.shuffle<Fault>([
       ...parts.flatMap(part => (['kill', 'freeze'] as const).map(kind => ({ kind, part }))),
-      ...this.#fleet.proxies.flatMap(proxy =>
-        (one ? [this.#random.pick(cuts)] : cuts).map(cut => ({ kind: 'cut' as const, proxy, cut })),
-      ),
+      ...this.#fleet.proxies.map(proxy => ({ kind: 'cut' as const, proxy, cut: this.#random.pick(cuts) })),
     ]);
   }
 

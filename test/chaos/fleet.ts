@@ -26,10 +26,11 @@ export class Fleet {
     mkdirSync(this.journals);
   }
 
-  static async start(scale: Scale, violations: Violations): Promise<Fleet> {
+  /** @param settings of the API processes, beside those that lead to the others */
+  static async start(scale: Scale, violations: Violations, settings: Record<string, string> = {}): Promise<Fleet> {
     const fleet = new Fleet();
     try {
-      await fleet.#start(scale, violations);
+      await fleet.#start(scale, violations, settings);
     } catch (error) {
       await fleet.stop();
       throw error;
@@ -60,7 +61,7 @@ export class Fleet {
     rmSync(this.#folder, { recursive: true, force: true, maxRetries: 10 });
   }
 
-  async #start(scale: Scale, violations: Violations): Promise<void> {
+  async #start(scale: Scale, violations: Violations, settings: Record<string, string>): Promise<void> {
     const [postgres, rabbit] = await Promise.all([PostgresServer.start(this.#folder), RabbitNode.start()]);
     this.#postgres = postgres;
     this.parts.push(postgres, rabbit);
@@ -68,6 +69,7 @@ export class Fleet {
       (await this.#proxy(`${name} to rabbitmq`, [rabbit.url])).before(rabbit.url);
     for (const name of ['api0', 'api1']) {
       const env = {
+        ...settings,
         DATABASE_URL: (await this.#proxy(`${name} to postgres`, [postgres.url])).before(postgres.url),
         AMQP_URL: await toRabbit(name),
       };

@@ -167,9 +167,10 @@ async function judgeRuns(
   for (const type of types) {
     const names = new Set([...(follower?.versions.get(type)?.values() ?? []), ...(stored.get(type)?.keys() ?? [])]);
     for (const name of names) {
+      // A run that a frozen worker ends late, without a claim that it knows of, may have seen something older.
       const key = `${type}/${name}`;
       const serial = stored.get(type)?.get(name)?.serial ?? 'gone';
-      const last = byKey.get(key)?.findLast(run => run.certain && run.ended);
+      const last = byKey.get(key)?.findLast(run => run.ended && (run.certain || run.serial === serial));
       if (last?.serial === serial) continue;
       tell(key, byKey.get(key) ?? [], violations);
       violations.report('stale', `the last reconcile saw ${last?.serial ?? 'nothing'}, the last version is ${serial}`, {

@@ -1,17 +1,34 @@
+import { churn } from './churn.js';
 import { readScale } from './scale.js';
 import { describe, storm } from './storm.js';
+import type { Violations } from './violations.js';
 
 // `make chaos`: the whole platform under faults. Variables: SEED, WRITES, OBJECTS, LANES, WORKERS, WATCHERS, RATE (writes a second),
 // FREEZE (longest one, ms), PAUSE (longest one between two faults, ms), CLAIM_SECONDS, SETTLE (ms), PATTERN=rounds, FAULTS=off.
+// `make churn`: no faults and no end to the writes. The same, and MINUTES (30), EVENT_LOG_MAX (16MiB).
 
-async function main(): Promise<void> {
-  const scale = readScale(process.env);
-  console.log(`seed ${scale.seed}: ${JSON.stringify(scale)}`);
-  const verdict = await storm(scale, text => console.log(text));
-  console.log(describe(verdict).join('\n'));
-  if (verdict.violations.found.length === 0) return;
-  console.log(`seed ${scale.seed} failed; again: make chaos SEED=${scale.seed} WRITES=${scale.writes}`);
-  process.exitCode = 1;
+async function main([mode = 'storm']: string[]): Promise<void> {
+  const { env } = process;
+  const scale = readScale(env);
+  const say = (text: string) => console.log(text);
+  say(`seed ${scale.seed}: ${JSON.stringify(scale)}`);
+  if (mode === 'churn') {
+    const options = { minutes: Number(env.MINUTES || 30), eventLogMax: env.EVENT_LOG_MAX || '16MiB' };
+    const quiet = { ...scale, writes: Infinity, pause: undefined };
+    const { violations, answered } = await churn(quiet, options, say);
+    say([`${answered} writes`, ...violations.describe()].join('\n'));
+    conclude(violations, 'make churn');
+    return;
+  }
+  const verdict = await storm(scale, say);
+  say(describe(verdict).join('\n'));
+  conclude(verdict.violations, 'make chaos');
+
+  function conclude({ found }: Violations, command: string): void {
+    if (found.length === 0) return;
+    process.exitCode = 1;
+    say(`seed ${scale.seed} failed; again: ${command} SEED=${scale.seed} WRITES=${scale.writes}`);
+  }
 }
 
-await main();
+await main(process.argv.slice(2));

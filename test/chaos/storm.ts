@@ -50,7 +50,9 @@ export async function storm(scale: Scale, say: (text: string) => void): Promise<
       const { answered, unknown } = writers;
       log(`${answered.length} writes answered, ${unknown} not, ${violations.found.length} violations`);
     }, 10_000);
-    stops.push(() => Promise.resolve(clearInterval(progress)));
+    stops.push(async () => {
+      clearInterval(progress);
+    });
     await writers.run();
     const took = seconds();
     if (scale.once) await happening;

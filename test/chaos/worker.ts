@@ -29,8 +29,8 @@ function controller(type: Type): Controller {
       const certain = () => context.remaining() > 0;
       write({ ...entry, what: 'begin', certain: certain(), serial: object?.labels?.serial ?? 'gone' });
       try {
-        // Most runs are short. One in a hundred takes so long that faults meet it.
-        const end = performance.now() + (random.happens(0.01) ? random.between([500, 4_000]) : random.between([0, 8]));
+        // Most runs are short. One in twenty-five takes so long that faults meet it.
+        const end = performance.now() + (random.happens(0.04) ? random.between([500, 4_000]) : random.between([0, 8]));
         while (performance.now() < end && !context.signal.aborted) {
           await pause(Math.min(100, end - performance.now()), context.signal);
           write({ ...entry, what: 'held', certain: certain() });

@@ -34,6 +34,7 @@ export class Writers {
   readonly #random: Random;
   readonly #began = performance.now();
   #sent = 0;
+  #stopped = false;
 
   constructor(options: { scale: Scale; urls: readonly string[]; random: Random; violations: Violations }) {
     const { scale, urls, random, violations } = options;
@@ -50,6 +51,11 @@ export class Writers {
     await Promise.all(this.#clients.map(client => client.close()));
   }
 
+  /** Lets no more writes begin. */
+  stop(): void {
+    this.#stopped = true;
+  }
+
   async #lane(lane: number): Promise<void> {
     const { objects, lanes, pattern, writes } = this.#scale;
     const random = this.#random.fork(`lane ${lane}`);
@@ -64,7 +70,8 @@ export class Writers {
       for (const object of owned) for (let n = 0; n < 6; n++) await this.#write(object, random, false);
       return;
     }
-    while (this.answered.length < writes) await this.#write(random.pick([first, ...others]), random, true);
+    while (this.answered.length < writes && !this.#stopped)
+      await this.#write(random.pick([first, ...others]), random, true);
   }
 
   async #write(object: Owned, random: Random, deletes: boolean): Promise<void> {
@@ -76,7 +83,7 @@ export class Writers {
     const labels = { serial: `s${++object.serial}`, half };
     const collection = client.collection(type);
     try {
-      if (object.exists === false) {
+      if (!object.exists) {
         const more = type === 'syncsets' ? { clusterRefs: [], allowMissing: true } : {};
         this.#note(object, await collection.create({ namespace, name, labels, ...more }));
         object.exists = true;
