@@ -40,7 +40,13 @@ export async function churn(
   const looks: Map<string, Size>[] = [];
   try {
     await database.connect();
-    const writers = new Writers({ scale, urls: [fleet.doors[0]], random: new Random(scale.seed), violations });
+    const writers = new Writers({
+      scale,
+      url: fleet.doors[0],
+      prefix: 'o',
+      random: new Random(scale.seed),
+      violations,
+    });
     const writing = writers.run();
     for (let minute = 1; minute <= minutes; minute++) {
       await sleep(60_000);

@@ -39,7 +39,7 @@ export class Faults {
     this.#say = options.say;
   }
 
-  /** @returns when they are over: at once without any, after one deck with `once`, else when they are stopped */
+  /** @returns when they are over: at once without any, after so many of `each` kind, else when they are stopped */
   start(): Promise<void> {
     this.#running = this.#run();
     return this.#running;
@@ -53,7 +53,7 @@ export class Faults {
   }
 
   async #run(): Promise<void> {
-    const { pause, once } = this.#scale;
+    const { pause, each } = this.#scale;
     if (!pause) return;
     do {
       for (const fault of this.#deck()) {
@@ -63,15 +63,18 @@ export class Faults {
         if (this.#stop.signal.aborted) return;
         await this.#happen(fault, length);
       }
-    } while (!once);
+    } while (each === undefined);
   }
 
   #deck(): Fault[] {
     const parts = [...this.#fleet.parts, 'leader' as const];
-    return this.#random.shuffle<Fault>([
+    const { each = Infinity } = this.#scale;
+    const left = { kill: each, freeze: each, cut: each };
+    const deck = this.#random.shuffle<Fault>([
       ...parts.flatMap(part => (['kill', 'freeze'] as const).map(kind => ({ kind, part }))),
       ...this.#fleet.proxies.map(proxy => ({ kind: 'cut' as const, proxy, cut: this.#random.pick(cuts) })),
     ]);
+    return deck.filter(({ kind }) => left[kind]-- > 0);
   }
 
   async #happen(fault: Fault, length: number): Promise<void> {

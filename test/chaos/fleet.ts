@@ -1,9 +1,11 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { connect } from '../../client/index.js';
+import { until } from '../until.js';
 import { ApiProcess, PostgresServer, RabbitNode, WorkerProcess, type Part } from './processes.js';
 import { Proxy } from './proxy.js';
-import type { Scale } from './scale.js';
+import { types, type Scale } from './scale.js';
 import type { Violations } from './violations.js';
 
 /**
@@ -90,6 +92,15 @@ export class Fleet {
     }
     this.parts.push(...this.workers);
     await Promise.all(this.workers.map(worker => worker.start()));
+    await this.#registered(urls[0] ?? '');
+  }
+
+  /** Waits for the registrations: what is made and removed before makes no work. */
+  async #registered(url: string): Promise<void> {
+    const client = connect({ url });
+    for (const type of types)
+      await until(() => client.controllers.read(`chaos-${type}`), { what: `chaos-${type}`, deadline: 60_000 });
+    await client.close();
   }
 
   async #proxy(name: string, urls: readonly string[], turn = 0): Promise<Proxy> {

@@ -1,6 +1,6 @@
 import { churn } from './churn.js';
 import { readScale } from './scale.js';
-import { describe, storm } from './storm.js';
+import { describe, Scene } from './storm.js';
 import type { Violations } from './violations.js';
 
 // `make chaos`: the whole platform under faults. Variables: SEED, WRITES, OBJECTS, LANES, WORKERS, WATCHERS, RATE (writes a second),
@@ -20,9 +20,14 @@ async function main([mode = 'storm']: string[]): Promise<void> {
     conclude(violations, 'make churn');
     return;
   }
-  const verdict = await storm(scale, say);
-  say(describe(verdict).join('\n'));
-  conclude(verdict.violations, 'make chaos');
+  const scene = await Scene.start(scale, say);
+  try {
+    const verdict = await scene.storm(scale);
+    say(describe(verdict).join('\n'));
+    conclude(verdict.violations, 'make chaos');
+  } finally {
+    await scene.stop();
+  }
 
   function conclude({ found }: Violations, command: string): void {
     if (found.length === 0) return;

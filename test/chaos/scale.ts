@@ -17,8 +17,8 @@ export interface Scale {
   pause: readonly [number, number] | undefined;
   /** Length of a freeze and of a cut. */
   freeze: readonly [number, number];
-  /** Whether there are no more faults once each part has had each kind; else they go on as long as the writers. */
-  once: boolean;
+  /** How many faults of each kind there are; left out: as many as there can be while the writers write. */
+  each?: number;
   /** How long followers and workers may take to come to the end of everything, afterwards. */
   settle: number;
 }
@@ -39,7 +39,6 @@ const long: Scale = {
   claimSeconds: 6,
   pause: [500, 6_000],
   freeze: [1_000, 20_000],
-  once: false,
   settle: 300_000,
 };
 

@@ -1,14 +1,14 @@
 import { Faults } from './faults.js';
 import { Fleet } from './fleet.js';
 import { judge, type Runs } from './judge.js';
-import { startQueues } from './queues.js';
+import { startQueues, type Queues } from './queues.js';
 import { Random } from './random.js';
 import type { Scale } from './scale.js';
 import { Violations } from './violations.js';
-import { startWatchers } from './watchers.js';
-import { Writers } from './writers.js';
+import { startWatchers, type Watchers } from './watchers.js';
+import { Writers, type Answered } from './writers.js';
 
-/** What a run saw. */
+/** What a storm left behind. Followers and runs are counted from the beginning. */
 export interface Verdict {
   violations: Violations;
   answered: number;
@@ -22,67 +22,111 @@ export interface Verdict {
   runs: Runs;
 }
 
-/**
- * Writes to a fleet of processes while faults happen to all of its parts, follows every change in every way there is, lets
- * workers reconcile, and judges the end: nothing lost, nothing doubled, nothing out of order, nobody twice at once.
- */
-export async function storm(scale: Scale, say: (text: string) => void): Promise<Verdict> {
-  const violations = new Violations();
-  const random = new Random(scale.seed);
-  const log = (text: string) => say(`${violations.time()} ${text}`);
-  const stops: (() => Promise<void>)[] = [];
-  try {
-    const fleet = await Fleet.start(scale, violations);
-    stops.push(() => fleet.stop());
-    const [toWrite, toWatch, toFill] = fleet.doors;
-    const watchers = startWatchers(scale.watchers, [toWatch], violations);
-    stops.push(() => watchers.stop());
-    const queues = await startQueues({ http: toFill, amqp: fleet.brokers }, violations);
-    stops.push(() => queues.stop());
-    log('everything is there');
+/** A fleet with everybody who follows its changes, for one storm or several. */
+export class Scene {
+  readonly violations: Violations;
+  readonly #fleet: Fleet;
+  readonly #watchers: Watchers;
+  readonly #queues: Queues;
+  readonly #say: (text: string) => void;
+  readonly #answered: Answered[] = [];
+  #storms = 0;
 
-    const faults = new Faults({ fleet, scale, random: random.fork('faults'), violations, say: log });
+  private constructor(parts: {
+    fleet: Fleet;
+    watchers: Watchers;
+    queues: Queues;
+    violations: Violations;
+    say: (text: string) => void;
+  }) {
+    this.#fleet = parts.fleet;
+    this.#watchers = parts.watchers;
+    this.#queues = parts.queues;
+    this.violations = parts.violations;
+    this.#say = text => parts.say(`${parts.violations.time()} ${text}`);
+  }
+
+  static async start(scale: Scale, say: (text: string) => void): Promise<Scene> {
+    const violations = new Violations();
+    const fleet = await Fleet.start(scale, violations);
+    const [, toWatch, toFill] = fleet.doors;
+    const watchers = startWatchers(scale.watchers, toWatch, violations);
+    try {
+      const queues = await startQueues({ http: toFill, amqp: fleet.brokers }, violations);
+      return new Scene({ fleet, watchers, queues, violations, say });
+    } catch (error) {
+      await watchers.stop();
+      await fleet.stop();
+      throw error;
+    }
+  }
+
+  /**
+   * Writes while faults happen to all parts of the fleet, then judges: nothing lost, nothing doubled, nothing out of order, no
+   * object reconciled by two at once, each one's last state reconciled.
+   */
+  async storm(scale: Scale): Promise<Verdict> {
+    const violations = this.violations;
+    const random = new Random(scale.seed);
+    const faults = new Faults({
+      fleet: this.#fleet,
+      scale,
+      random: random.fork('faults'),
+      violations,
+      say: text => this.#say(text),
+    });
+    const writers = new Writers({
+      scale,
+      url: this.#fleet.doors[0],
+      prefix: `s${this.#storms++}-`,
+      random: random.fork('writers'),
+      violations,
+    });
     const began = performance.now();
-    const happening = faults.start();
-    const writers = new Writers({ scale, urls: [toWrite], random: random.fork('writers'), violations });
-    const seconds = () => (performance.now() - began) / 1_000;
     const progress = setInterval(() => {
       const { answered, unknown } = writers;
-      log(`${answered.length} writes answered, ${unknown} not, ${violations.found.length} violations`);
+      this.#say(`${answered.length} writes answered, ${unknown} not, ${violations.found.length} violations`);
     }, 10_000);
-    stops.push(async () => {
+    try {
+      const happening = faults.start();
+      await writers.run();
+      if (scale.each !== undefined) await happening;
+    } finally {
       clearInterval(progress);
-    });
-    await writers.run();
-    const took = seconds();
-    if (scale.once) await happening;
-    await faults.stop();
-    log(`${writers.answered.length} writes in ${took.toFixed(0)} s; nothing is broken any more`);
-
-    const followers = [...watchers.followers, ...queues.followers.map(follower => ({ follower, selective: false }))];
+      await faults.stop();
+    }
+    const seconds = (performance.now() - began) / 1_000;
+    this.#say(`${writers.answered.length} writes in ${seconds.toFixed(0)} s; nothing is broken any more`);
+    for (const one of writers.answered) this.#answered.push(one);
+    const queues = this.#queues.followers.map(follower => ({ follower, selective: false }));
+    const followers = [...this.#watchers.followers, ...queues];
     const runs = await judge(
       {
-        url: fleet.apis[0]?.url ?? '',
+        url: this.#fleet.apis[0]?.url ?? '',
         followers,
-        answered: writers.answered,
-        journals: fleet.journals,
+        answered: this.#answered,
+        journals: this.#fleet.journals,
         settle: scale.settle,
       },
       violations,
     );
-    log('judged');
+    this.#say('judged');
     return {
       violations,
       answered: writers.answered.length,
       unknown: writers.unknown,
-      seconds: took,
+      seconds,
       faults: faults.counts,
       followers: followers.map(({ follower: { name, received, repeated } }) => ({ name, received, repeated })),
-      connections: watchers.connections(),
+      connections: this.#watchers.connections(),
       runs,
     };
-  } finally {
-    for (const stop of stops.reverse()) await stop();
+  }
+
+  async stop(): Promise<void> {
+    await this.#queues.stop();
+    await this.#watchers.stop();
+    await this.#fleet.stop();
   }
 }
 

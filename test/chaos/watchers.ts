@@ -31,13 +31,12 @@ interface Line {
 }
 
 /** Starts watchers, one way after the other; each follows all types from their first version, for ever. */
-export function startWatchers(count: number, urls: readonly string[], violations: Violations): Watchers {
+export function startWatchers(count: number, url: string, violations: Violations): Watchers {
   const stop = new AbortController();
   const clients: Client[] = [];
   let connections = 0;
   const followers = Array.from({ length: count }, (_, i) => {
     const way: Way = ways[i % ways.length] ?? 'lines';
-    const url = urls[i % urls.length] ?? '';
     const selective = way === 'selector';
     const follower = new Follower({
       name: `watcher${i} (${way})`,
@@ -46,9 +45,9 @@ export function startWatchers(count: number, urls: readonly string[], violations
       repeats: false,
       remembers: i === 0,
     });
-    return { follower, selective, way, url };
+    return { follower, selective, way };
   });
-  const loops = followers.flatMap(({ follower, way, url }) => {
+  const loops = followers.flatMap(({ follower, way }) => {
     if (way === 'client') {
       const client = connect({ url, retrySeconds: 60 });
       clients.push(client);

@@ -30,25 +30,28 @@ export class Writers {
   unknown = 0;
   readonly #scale: Scale;
   readonly #violations: Violations;
-  readonly #clients: Client[];
+  readonly #client: Client;
   readonly #random: Random;
+  readonly #prefix: string;
   readonly #began = performance.now();
   #sent = 0;
   #stopped = false;
 
-  constructor(options: { scale: Scale; urls: readonly string[]; random: Random; violations: Violations }) {
-    const { scale, urls, random, violations } = options;
+  /** @param options.prefix of their objects' names, so that nobody else writes them */
+  constructor(options: { scale: Scale; url: string; prefix: string; random: Random; violations: Violations }) {
+    const { scale, url, prefix, random, violations } = options;
+    this.#prefix = prefix;
     this.#scale = scale;
     this.#violations = violations;
     this.#random = random;
-    this.#clients = urls.map(url => connect({ url, retrySeconds: 20, timeoutSeconds: 30 }));
+    this.#client = connect({ url, retrySeconds: 20, timeoutSeconds: 30 });
   }
 
   /** Writes until enough writes were answered. */
   async run(): Promise<void> {
     const { lanes } = this.#scale;
     await Promise.all(Array.from({ length: lanes }, (_, lane) => this.#lane(lane)));
-    await Promise.all(this.#clients.map(client => client.close()));
+    await this.#client.close();
   }
 
   /** Lets no more writes begin. */
@@ -62,7 +65,14 @@ export class Writers {
     const owned: Owned[] = [];
     for (let i = lane; i < objects; i += lanes) {
       const type = types[i % types.length] ?? 'clusters';
-      owned.push({ type, namespace: `n${i % 7}`, name: `o${i}`, exists: false, doubtful: false, serial: 0 });
+      owned.push({
+        type,
+        namespace: `n${i % 7}`,
+        name: `${this.#prefix}${i}`,
+        exists: false,
+        doubtful: false,
+        serial: 0,
+      });
     }
     const [first, ...others] = owned;
     if (!first) return;
@@ -76,12 +86,11 @@ export class Writers {
 
   async #write(object: Owned, random: Random, deletes: boolean): Promise<void> {
     await this.#turn();
-    const client = random.pick([this.#clients[0]!, ...this.#clients.slice(1)]);
     const { type, namespace, name } = object;
     // Taken whether or not they are needed, so that an outcome does not change what comes after.
     const [removes, half] = [random.happens(0.05), random.happens(0.5) ? 'a' : 'b'];
     const labels = { serial: `s${++object.serial}`, half };
-    const collection = client.collection(type);
+    const collection = this.#client.collection(type);
     try {
       if (!object.exists) {
         const more = type === 'syncsets' ? { clusterRefs: [], allowMissing: true } : {};
