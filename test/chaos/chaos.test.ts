@@ -27,7 +27,10 @@ describe('the whole platform', function () {
     expect(answered).to.equal(1_500);
     const complete = followers.filter(({ name }) => !name.includes('selector'));
     expect(complete).to.have.length(5);
-    for (const { received, repeated } of complete) expect(received - repeated).to.equal(1_500 + runs.wrote);
+    // And the statuses; one that was stored although its worker did not wait for the answer is in no journal.
+    const [first = 0, ...others] = complete.map(({ received, repeated }) => received - repeated);
+    expect(first).to.be.at.least(1_500 + runs.wrote);
+    for (const other of others) expect(other).to.equal(first);
     expect(runs.certain / runs.runs).to.be.greaterThan(0.5);
   });
 

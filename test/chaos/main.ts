@@ -21,6 +21,8 @@ async function main([mode = 'storm']: string[]): Promise<void> {
     return;
   }
   const scene = await Scene.start(scale, say);
+  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    process.once(signal, () => void scene.stop().finally(() => process.exit(130)));
   try {
     const verdict = await scene.storm(scale);
     say(describe(verdict).join('\n'));
