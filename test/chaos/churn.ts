@@ -102,7 +102,7 @@ async function measure(database: pg.Client): Promise<Map<string, Size>> {
     select case when s.relname like 'events\\_%' then 'events' else s.relname end as "table",
       sum(pg_table_size(s.relid)) as heap, sum(pg_indexes_size(s.relid)) as indexes,
       sum(s.n_live_tup) as live, sum(s.n_dead_tup) as dead
-    from pg_stat_user_tables s where s.schemaname = 'syncsets'
+    from pg_stat_user_tables s where s.schemaname in ('public', 'syncsets')
     group by 1 having sum(pg_total_relation_size(s.relid)) > 1000000 order by 1`);
   return new Map(
     rows.map(({ table, heap, indexes, live, dead }) => [
