@@ -1,10 +1,10 @@
 import { expect } from 'chai';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
 import { until } from '../test/until.js';
-import { registerController } from './controllers.js';
+import { deleteController, registerController } from './controllers.js';
 import { Database } from './database.js';
 import { ensureTypes } from './types.js';
-import { claimKeys, enqueueKeys, listWork, wakeDueWork } from './work.js';
+import { claimKeys, enqueueKeys, finishKeys, listWork, wakeDueWork } from './work.js';
 
 const controller = 'ctl';
 
@@ -61,5 +61,38 @@ describe('a lease', () => {
     });
     expect(await woken).to.deep.equal([controller]);
     expect((await listWork(database, controller, { limit: 10 })).map(({ state }) => state)).to.deep.equal(['queued']);
+  });
+
+  it('ends without a deadlock when its controller is deleted while a result comes', async () => {
+    const [claim] = await take();
+    let finished: ReturnType<typeof finishKeys> | undefined;
+    let deleted: Promise<boolean> | undefined;
+    await database.transaction(async queries => {
+      // The key of the result is held up, so that both others are under way.
+      await queries.query({ text: 'select from syncsets.work for update' });
+      const result = {
+        type: 'things',
+        namespace: 'n',
+        name: 'one',
+        nonce: claim?.nonce ?? '',
+        result: 'done',
+      } as const;
+      const enqueue = [{ type: 'things', namespace: 'n', name: 'two' }];
+      finished = finishKeys(database, controller, [{ ...result, enqueue }]);
+      await somebodyWaits();
+      deleted = deleteController(database, controller);
+      await until(
+        async () =>
+          (
+            await database.query({
+              text: `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+            })
+          ).length === 2,
+        { what: 'both to wait' },
+      );
+    });
+    expect(await finished).to.deep.equal([{ held: true, queued: true }]);
+    expect(await deleted).to.equal(true);
+    expect(await listWork(database, controller, { limit: 10 })).to.deep.equal([]);
   });
 });

@@ -94,6 +94,12 @@ export async function finishKeys(
   // The keys of the results first, then those that they enqueue: two calls that name each other's keys can deadlock.
   return insist(database, [], () =>
     database.transaction(async queries => {
+      // Before any key, as everywhere: who deletes the controller locks it, then its keys.
+      await queries.query({
+        name: 'hold-controller',
+        text: 'select from syncsets.controllers where name = $1 for key share',
+        values: [controller],
+      });
       const answers = await finish(queries, controller, results);
       const targets = results.flatMap(({ enqueue = [] }, i) => (answers[i]?.held === true ? enqueue : []));
       const { woken } = await enqueueKeys(queries, controller, targets, { priority: 0, reason: 'enqueued' });
