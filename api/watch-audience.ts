@@ -128,8 +128,8 @@ export class Audience {
   /** All connections, and those of them that are where the tail is, or were until they began to lag. */
   readonly #guests = new Set<WatchStream>();
   readonly #members = new Set<WatchStream>();
-  /** What those who came since the last events were given to catch up, by where they were. */
-  readonly #catchUps = new Map<number, Chunk[]>();
+  /** What those who came since the last events were given to catch up, by where they were, and up to where it goes. */
+  readonly #catchUps = new Map<number, { upTo: number; chunks: Chunk[] }>();
 
   constructor(hall: Hall, selection: Selection, sse: boolean, onEmpty: () => void) {
     this.#hall = hall;
@@ -204,16 +204,17 @@ export class Audience {
   }
 
   #chunksAfter(version: number, events: readonly LogEvent[]): Chunk[] {
-    if (events.length === 0) return [];
-    let chunks = this.#catchUps.get(version);
-    if (!chunks) {
-      chunks = chunksOf(
-        events.map(event => new WireEvent(event)),
-        this.#selection,
-        this.#sse,
-      );
-      if (this.#catchUps.size < 16) this.#catchUps.set(version, chunks);
-    }
+    const upTo = events.at(-1)?.version;
+    if (upTo === undefined) return [];
+    const known = this.#catchUps.get(version);
+    // What the log gave to one may be less than memory has for the next.
+    if (known?.upTo === upTo) return known.chunks;
+    const chunks = chunksOf(
+      events.map(event => new WireEvent(event)),
+      this.#selection,
+      this.#sse,
+    );
+    if (this.#catchUps.size < 16) this.#catchUps.set(version, { upTo, chunks });
     return chunks;
   }
 }
