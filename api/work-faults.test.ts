@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import { TestController } from '../test/controller.js';
+import { createDatabase } from '../test/postgres.js';
 import { startApi, type TestApi } from '../test/platform.js';
 
 describe('workers that misbehave', () => {
@@ -146,25 +147,30 @@ describe('workers that misbehave', () => {
   });
 
   it('find their timers kept when all of the API is restarted', async () => {
-    const own = await startApi();
-    const one = new TestController(own, 'kept');
-    await one.register();
-    await one.enqueue({ keys: [{ name: 'later' }], afterSeconds: 2 });
-    const [due] = await own.database.query<{ at: number }>({
-      text: 'select extract(epoch from not_before)::double precision as at from syncsets.work',
-    });
-    const replica = await startApi({ databaseUrl: own.databaseUrl });
-    // What is left of the first one holds the database; its timers and server are gone.
-    await own.call('GET', '/healthz');
-    const claims = await new TestController(replica, 'kept').claim({ waitSeconds: 10 });
-    expect(claims.map(claim => claim.name)).to.deep.equal(['later']);
-    const [at] = await own.database.query<{ late: number }>({
-      text: 'select extract(epoch from clock_timestamp())::double precision - $1 as late',
-      values: [due?.at],
-    });
-    expect(at?.late).to.be.within(0, 1.5);
-    await replica.stop();
-    await own.stop();
+    const own = await createDatabase();
+    const first = await startApi({ databaseUrl: own.url });
+    const before = new TestController(first, 'kept');
+    await before.register();
+    await before.enqueue({ keys: [{ name: 'later' }], afterSeconds: 4 });
+    const dueOf = async ({ api: { call }, path }: TestController): Promise<unknown> =>
+      (await call('GET', `${path}/work?state=waiting`)).body.items[0]?.notBefore;
+    const due = await dueOf(before);
+    await first.stop();
+    const second = await startApi({ databaseUrl: own.url });
+    try {
+      const after = new TestController(second, 'kept');
+      // On a machine that took longer than that to restart it is due already.
+      const kept = await dueOf(after);
+      const ready = Math.max(Date.now(), Date.parse(String(due)));
+      if (kept !== undefined) expect(kept).to.equal(due);
+      const claims = await after.claim({ waitSeconds: 10 });
+      expect(claims.map(claim => claim.name)).to.deep.equal(['later']);
+      // The database's clock is this machine's.
+      expect(Date.now()).to.be.within(Date.parse(String(due)), ready + 3_000);
+    } finally {
+      await second.stop();
+      await own.drop();
+    }
   });
 
   it('that are gone for good are seen by when they were last there, and leave no keys of gone objects for ever', async () => {
