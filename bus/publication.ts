@@ -45,7 +45,12 @@ export class Publication {
       log: options.log,
     });
     const wake = () => this.wake();
-    this.#stopListening = options.tail.subscribe({ events: wake, lost: wake });
+    const lost = () => {
+      // A database that went back to an older state has an older cursor too.
+      this.#cursor = undefined;
+      this.wake();
+    };
+    this.#stopListening = options.tail.subscribe({ events: wake, lost });
   }
 
   start(): void {
@@ -79,14 +84,16 @@ export class Publication {
     }
     let from = this.#cursor;
     const inFlight: Sent[] = [];
+    const failed = new AbortController();
     try {
       for (;;) {
-        const events = this.#leads() ? await this.#after(from) : [];
+        const events = this.#leads() && !failed.signal.aborted ? await this.#after(from) : [];
         const last = events.at(-1);
         if (last) {
-          const confirmed = rabbit.publish(type, events);
-          // Awaited in its turn, and at the end in any case; meanwhile a failure is nobody's.
-          confirmed.catch(() => undefined);
+          const confirmed = rabbit.publish(type, events, failed.signal);
+          // Awaited in its turn, and at the end in any case. Meanwhile nothing may overtake it on the next connection: whoever
+          // drops what is not newer than the last they saw would lose it.
+          confirmed.catch(() => failed.abort(new Error('what came before was not published')));
           inFlight.push({ from, to: last.version, confirmed });
           from = last.version;
           this.#lastAt = last.at;

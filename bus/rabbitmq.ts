@@ -104,10 +104,14 @@ export class RabbitTransport {
     })());
   }
 
-  /** Publishes events of a type in their order; returns when the broker has confirmed all. Throws when it has not. */
-  async publish(type: string, events: readonly LogEvent[]): Promise<void> {
+  /**
+   * Publishes events of a type in their order; returns when the broker has confirmed all. Throws when it has not, and, with
+   * nothing sent, when `failed` says that those before them were not published.
+   */
+  async publish(type: string, events: readonly LogEvent[], failed: AbortSignal): Promise<void> {
     const exchange = eventExchange(type);
     await this.#declareExchange(exchange);
+    failed.throwIfAborted();
     await this.#all(
       events.map(event =>
         this.#publisher.send(

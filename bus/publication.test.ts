@@ -1,0 +1,141 @@
+import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { expect } from 'chai';
+import type { QueryResultRow } from 'pg';
+import { Connection } from 'rabbitmq-client';
+import { eventExchange } from '../amqp.js';
+import { Database, ensureTypes } from '../db/index.js';
+import { createDatabase, type TestDatabase } from '../test/postgres.js';
+import { sharedRabbit } from '../test/rabbitmq.js';
+import { until } from '../test/until.js';
+import { Publication } from './publication.js';
+import { RabbitTransport } from './rabbitmq.js';
+import { Tail } from './tail.js';
+import { Wakeups } from './wakeups.js';
+
+/** A way to the broker that can be held up and cut. */
+class Way {
+  readonly #sockets = new Set<Socket>();
+  readonly #server: Server;
+  #held = false;
+
+  constructor(broker: URL) {
+    this.#server = createServer(near => {
+      const far = connect(Number(broker.port), broker.hostname);
+      near.on('data', bytes => this.#held || far.write(bytes));
+      far.on('data', bytes => near.write(bytes));
+      for (const [one, other] of [
+        [near, far],
+        [far, near],
+      ] as const) {
+        this.#sockets.add(one);
+        one.on('error', () => undefined).on('close', () => other.destroy());
+      }
+    });
+  }
+
+  async open(): Promise<number> {
+    await new Promise<void>(resolve => this.#server.listen(0, '127.0.0.1', resolve));
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  /** From now on nothing reaches the broker. */
+  hold(): void {
+    this.#held = true;
+  }
+
+  /** Ends all connections; new ones get through. */
+  cut(): void {
+    this.#held = false;
+    for (const socket of this.#sockets) socket.destroy();
+    this.#sockets.clear();
+  }
+
+  close(): void {
+    this.cut();
+    this.#server.close();
+  }
+}
+
+describe('the publication of a log', () => {
+  const log = () => undefined;
+  const type = 'published';
+  let own: TestDatabase;
+  let database: Database;
+  let way: Way;
+  let rabbit: RabbitTransport;
+  let publication: Publication;
+  let listener: Connection;
+
+  beforeEach(async () => {
+    const broker = new URL((await sharedRabbit()).url);
+    own = await createDatabase();
+    database = new Database({ connection: { connectionString: own.url }, log });
+    await ensureTypes(database, [{ type, namespaced: true }]);
+    listener = new Connection(broker.href);
+    way = new Way(new URL(broker));
+    broker.port = String(await way.open());
+    rabbit = new RabbitTransport({ url: broker.href, types: [type], instance: 'test', log });
+    // Not started: all that is published is read from the log.
+    const tail = new Tail({ database, type, wakeups: new Wakeups(database, log), log });
+    publication = new Publication({ database, type, tail, rabbit, leads: () => true, log });
+  });
+  afterEach(async () => {
+    await publication.stop();
+    await rabbit.stop();
+    way.close();
+    await listener.exchangeDelete({ exchange: eventExchange(type) });
+    await listener.close();
+    await database.stop();
+    await own.drop();
+  });
+
+  it('lets no events overtake those whose connection broke', async () => {
+    const exchange = eventExchange(type);
+    const versions: number[] = [];
+    const consumer = listener.createConsumer(
+      {
+        queue: '',
+        queueOptions: { exclusive: true },
+        exchanges: [{ exchange, type: 'fanout', durable: true }],
+        queueBindings: [{ exchange }],
+        noAck: true,
+      },
+      message => void versions.push(Number(message.headers?.['resourceVersion'])),
+    );
+    await new Promise<void>(resolve => consumer.once('ready', resolve));
+    try {
+      const write = async (from: number, to: number) => {
+        await database.query({
+          text: `insert into syncsets.events (type, version, previous, at, op, namespace, name, uid, labels, object, before, changed, actor, own)
+            select $1, n, n - 1, clock_timestamp(), 'MODIFIED', 'default', 'one', gen_random_uuid(), '{}', '{"name": "one"}',
+              null, '{spec}', 'client', false from generate_series($2::integer, $3::integer) n`,
+          values: [type, from, to],
+        });
+      };
+      await write(1, 1);
+      publication.start();
+      await until(() => versions.length === 1, { what: 'the first event' });
+
+      const query = database.query.bind(database);
+      let reads = 0;
+      database.query = async <Row extends QueryResultRow>(statement: Parameters<typeof query>[0]) => {
+        const rows = await query<Row>(statement);
+        // The second batch is being read: the first one was sent and is lost.
+        if (statement.name === 'read-events' && rows.length > 0 && ++reads === 2) {
+          way.cut();
+          await until(() => !rabbit.connected, { what: 'the connection to break' });
+          await until(() => rabbit.connected, { what: 'another connection' });
+        }
+        return rows;
+      };
+      way.hold();
+      await write(2, 1_201);
+      await until(() => versions.at(-1) === 1_201, { what: 'the last event', deadline: 20_000 });
+      let seen = 0;
+      const inOrder = versions.filter(version => version > seen && (seen = version));
+      expect(inOrder).to.deep.equal(Array.from({ length: 1_201 }, (_, i) => i + 1));
+    } finally {
+      await consumer.close();
+    }
+  });
+});
