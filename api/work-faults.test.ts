@@ -173,6 +173,31 @@ describe('workers that misbehave', () => {
     }
   });
 
+  it('get the keys of changes that follow when the database went back to an older state', async () => {
+    const restored = await startApi();
+    try {
+      const reader = new TestController(restored, 'reader');
+      await reader.register();
+      for (const name of ['one', 'two', 'three']) await restored.call('POST', '/v1/clusters', { name });
+      await reader.queued(3);
+      await reader.done(await reader.claim());
+      const watch = await fetch(`${restored.url}/v1/clusters?watch=true&resourceVersion=3`);
+      for (const text of [
+        'delete from syncsets.objects',
+        'delete from syncsets.events',
+        'update syncsets.types set version = 0',
+        'update syncsets.cursors set work = 0',
+      ])
+        await restored.database.query({ text });
+      // Until the replica has seen it, which ends all watches.
+      expect(await watch.text()).to.contain('Expired');
+      await restored.call('POST', '/v1/clusters', { name: 'later' });
+      expect((await reader.claim({ waitSeconds: 10 })).map(({ name }) => name)).to.deep.equal(['later']);
+    } finally {
+      await restored.stop();
+    }
+  });
+
   it('that are gone for good are seen by when they were last there, and leave no keys of gone objects for ever', async () => {
     await controller.register();
     await api.call('POST', '/v1/clusters', { name: `kept${serial}` });

@@ -45,7 +45,14 @@ export class WorkRelay {
     this.#options = options;
     this.#loop = new Loop({ name: `work relay ${type}`, step: () => this.#step(), interval: 1_000, log });
     this.#stops = [
-      tail.subscribe({ events: () => this.wake(), lost: () => this.wake() }),
+      tail.subscribe({
+        events: () => this.wake(),
+        lost: () => {
+          // A database that went back to an older state has an older cursor too.
+          this.#position = undefined;
+          this.wake();
+        },
+      }),
       wakeups.on('controllers', () => {
         this.#position = undefined;
         this.wake();
