@@ -160,6 +160,13 @@ export function readSettings(env: NodeJS.ProcessEnv = process.env, servesApi = t
     throw new BadSetting('ENCRYPTION_KEY', 'is required with an external database: openssl rand -base64 32');
   }
   const collector = url('OTEL_EXPORTER_OTLP_ENDPOINT', ['http:', 'https:']);
+  // It could not be asked for: `fetch` refuses such a URL, and says so with the password in it.
+  const { username = '', password = '' } = collector === undefined ? {} : new URL(collector);
+  if (username !== '' || password !== '')
+    throw new BadSetting(
+      'OTEL_EXPORTER_OTLP_ENDPOINT',
+      'its value holds a user or password; send them with OTEL_EXPORTER_OTLP_HEADERS',
+    );
   const traced = {
     headers:
       pairs(text('OTEL_EXPORTER_OTLP_HEADERS') ?? '') ??
@@ -221,7 +228,10 @@ function pairs(value: string): Record<string, string> | undefined {
     const [, name, encoded] = /^\s*([\w!#$%&'*+.^`|~-]+)\s*=\s*([\x21-\x7e]*)\s*$/.exec(one) ?? [];
     if (name === undefined || encoded === undefined) return undefined;
     try {
-      read[name] = decodeURIComponent(encoded);
+      const decoded = decodeURIComponent(encoded);
+      // Nothing that no header may hold: who sends it would be told so with the whole value, which is a secret.
+      if (!/^[\t\x20-\x7e\x80-\xff]*$/.test(decoded)) return undefined;
+      read[name] = decoded;
     } catch {
       return undefined;
     }

@@ -48,6 +48,8 @@ describe('settings', () => {
     ['EVENT_LOG_MAX', '1MiB', /"1MiB" is not a size of at least 16MiB/],
     ['CONCURRENCY', '0', /"0" is not a whole number from 1 to 1000/],
     ['OTEL_EXPORTER_OTLP_ENDPOINT', 'collector:4318', /"collector:4318" is not a URL/],
+    ['OTEL_EXPORTER_OTLP_ENDPOINT', 'http://me:hunter22@collector:4318', /its value holds a user or password/],
+    ['OTEL_EXPORTER_OTLP_HEADERS', 'a=hunter22%0d%0ab:c', /its value is not a list of headers/],
     ['OTEL_EXPORTER_OTLP_HEADERS', 'hunter22', /its value is not a list of headers: name=value, joined by commas/],
     ['OTEL_EXPORTER_OTLP_HEADERS', 'a=%hunter22', /its value is not a list of headers/],
     ['OTEL_TRACES_SAMPLER_ARG', '2', /"2" is not a share from 0 to 1/],
