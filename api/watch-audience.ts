@@ -157,10 +157,9 @@ export class Audience {
 
   /** Tells its clients how far they have come: those whose turn it is, of so many turns. */
   bookmark(turn: number, turns: number): void {
-    let place = 0;
     let chunk: Chunk | undefined;
     for (const stream of this.#members) {
-      if (place++ % turns !== turn) continue;
+      if (stream.serial % turns !== turn) continue;
       if (chunk?.upTo !== stream.position) chunk = bookmarkChunk(stream.position, this.#sse);
       stream.bookmark(chunk);
     }

@@ -13,6 +13,9 @@ const farBehind = 8 * 2 ** 20;
  * each write anew, with three buffers and a cork for every connection, and reaches half the deliveries a second.
  */
 export class WatchStream {
+  static #count = 0;
+  /** Numbers the connections of the process, for what is done to some of them in turn. */
+  readonly serial = WatchStream.#count++;
   /** The client has been sent everything up to this version. */
   position = 0;
   readonly sse: boolean;
