@@ -48,7 +48,7 @@ const others: Record<string, { body?: unknown; lines?: unknown[]; answer?: unkno
   enqueueWork: { body: { keys: [{ namespace: 'default', name: 'cluster1' }], priority: 10 }, answer: { count: 1 } },
   collectGarbage: {
     body: { objects: [{ type: 'clusters', namespace: 'default', name: 'cluster1' }] },
-    answer: { deleted: 0, released: 0, waiting: [false] },
+    answer: { deleted: 0, released: 0, waiting: [false], refused: [null] },
   },
   listWork: { answer: { items: [] } },
 };
