@@ -1,4 +1,4 @@
-import { Connection } from 'rabbitmq-client';
+import { Connection, type Consumer } from 'rabbitmq-client';
 import { now } from './clock.js';
 import type { Program } from './program.js';
 import { store } from './store.js';
@@ -54,6 +54,7 @@ export const relay: Program = {
 class Arrivals {
   bytes = 0;
   readonly #connection: Connection;
+  #consumer: Consumer | undefined;
   #heard: (size: number) => void = () => undefined;
 
   private constructor(connection: Connection) {
@@ -70,6 +71,7 @@ class Arrivals {
       return Promise.resolve();
     });
     consumer.on('error', error => console.error(error));
+    arrivals.#consumer = consumer;
     return arrivals;
   }
 
@@ -93,6 +95,8 @@ class Arrivals {
   }
 
   async stop(): Promise<void> {
+    // A connection waits for its consumers, and does not close them.
+    await this.#consumer?.close();
     await this.#connection.close();
   }
 }
