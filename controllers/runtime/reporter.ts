@@ -1,5 +1,6 @@
 import { Backoff, PlatformError, type Controllers, type WorkResult } from '../../client/index.js';
 import type { Log } from './log.js';
+import { messageOf } from './message.js';
 
 /** Most results in one call. */
 const batch = 1000;
@@ -55,7 +56,7 @@ export class Reporter {
       } catch (error) {
         // Repeating is harmless: a result that had arrived is answered as fenced.
         this.#waiting = [...this.#sending, ...this.#waiting];
-        this.#log.debug({ error: message(error) }, 'results not reported yet');
+        this.#log.debug({ error: messageOf(error) }, 'results not reported yet');
         await backoff.pause(this.#stopped.signal);
       }
     }
@@ -75,11 +76,11 @@ export class Reporter {
         // One result that the server refuses, such as a map to a selector that is none, must not hold up the others.
         for (const result of results) await this.#send([result]);
       } else if (only?.enqueue) {
-        this.#log.warn({ error: message(error) }, 'the server refused what a watch enqueues');
-        await this.#send([{ token: only.token, result: 'error', message: message(error) }]);
+        this.#log.warn({ error: messageOf(error) }, 'the server refused what a watch enqueues');
+        await this.#send([{ token: only.token, result: 'error', message: messageOf(error) }]);
       } else if (only) {
         // The claim is left over and found by the lease.
-        this.#log.error({ error: message(error), result: only.result }, 'the server refused a result');
+        this.#log.error({ error: messageOf(error), result: only.result }, 'the server refused a result');
       }
     }
   }
@@ -88,8 +89,4 @@ export class Reporter {
 /** Whether the server will say the same again. */
 function isRefusal(error: unknown): boolean {
   return error instanceof PlatformError && error.status < 500 && ![408, 429].includes(error.status);
-}
-
-function message(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
