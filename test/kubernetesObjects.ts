@@ -61,6 +61,8 @@ export interface KubernetesObject {
     podSelector: Selector;
     ingress?: { from?: Peer[] }[];
     egress?: { to?: Peer[] }[];
+    endpoints: { scheme?: string; authorization?: object }[];
+    triggers: { metadata: Labels }[];
   };
 }
 

@@ -95,11 +95,7 @@ describe('Monitoring', () => {
 
     it('is scraped with the token of the API, over HTTPS with the component tls, in whatever order they are named', () => {
       const endpoint = (...components: string[]) =>
-        (
-          find(deployed('syncsets:1', ...components), 'ServiceMonitor', 'api').spec as unknown as {
-            endpoints: Record<string, unknown>[];
-          }
-        ).endpoints[0];
+        find(deployed('syncsets:1', ...components), 'ServiceMonitor', 'api').spec.endpoints[0];
       expect(endpoint('monitoring'))
         .to.deep.include({ authorization: { credentials: { name: 'syncsets', key: 'api-token' } } })
         .and.not.have.property('scheme');
@@ -108,9 +104,7 @@ describe('Monitoring', () => {
 
     it('scales by a metric that is served, for each controller of the product, and leaves the replicas to the autoscalers', async () => {
       const objects = deployed('syncsets:1', 'autoscaling');
-      const { triggers } = find(objects, 'ScaledObject', 'controllers').spec as unknown as {
-        triggers: { metadata: { valueLocation: string } }[];
-      };
+      const { triggers } = find(objects, 'ScaledObject', 'controllers').spec;
       const places = triggers.map(({ metadata }) => metadata.valueLocation);
       const text = await (await fetch(`${api.url}/metrics`)).text();
       const offered = [...text.matchAll(/^(workqueue_depth\{name="[^"]+"\})/gm)].map(([place]) => place);

@@ -1,43 +1,12 @@
 import { expect } from 'chai';
-import { Connection } from 'rabbitmq-client';
 import { Database } from '../db/index.js';
 import { call, spawnPlatform, type TestProcess } from './platform.js';
 import { createDatabase, type TestDatabase } from './postgres.js';
+import { listen, withoutRepeats } from './published.js';
 import { sharedRabbit, startRabbit } from './rabbitmq.js';
 import { until } from './until.js';
 
 const exchange = 'syncsets.events.clusters';
-
-/** The version of each message that comes to a queue bound to the type's exchange. */
-async function listen(url: string): Promise<{ versions: number[]; close: () => Promise<void> }> {
-  const connection = new Connection(url);
-  connection.on('error', () => undefined);
-  const versions: number[] = [];
-  const consumer = connection.createConsumer(
-    {
-      queue: '',
-      queueOptions: { exclusive: true },
-      exchanges: [{ exchange, type: 'fanout', durable: true }],
-      queueBindings: [{ exchange }],
-      noAck: true,
-    },
-    message => void versions.push(Number(message.headers?.['resourceVersion'])),
-  );
-  await new Promise<void>(resolve => consumer.once('ready', resolve));
-  return {
-    versions,
-    close: async () => {
-      await consumer.close();
-      await connection.close();
-    },
-  };
-}
-
-/** What is left when each version is dropped that is not above those before it. */
-function withoutRepeats(versions: number[]): number[] {
-  let seen = 0;
-  return versions.filter(version => version > seen && (seen = version));
-}
 
 const upTo = (count: number) => Array.from({ length: count }, (_, i) => i + 1);
 
@@ -109,7 +78,7 @@ describe('the relay', function () {
   it('goes on under another leader when one is frozen, whose late steps change nothing', async () => {
     const { leader, other } = await pair();
     const database = new Database({ connection: { connectionString: own.url }, log: () => undefined });
-    const queue = await listen(env['AMQP_URL'] ?? '');
+    const queue = await listen(env['AMQP_URL'] ?? '', exchange);
     await call(other.url, 'PUT', '/v1/controllers/counter', { type: 'clusters' });
     const count = 400;
     const claimed = new Map<string, number>();
@@ -173,7 +142,7 @@ describe('the relay', function () {
     try {
       const api = await spawnPlatform('api', { ...env, AMQP_URL: rabbit.url });
       started.push(api);
-      const queue = await listen(rabbit.url);
+      const queue = await listen(rabbit.url, exchange);
       await call(api.url, 'POST', '/v1/clusters', { name: 'first' });
       await until(() => queue.versions.length === 1, { what: 'the first event' });
       rabbit.pause();
