@@ -208,16 +208,6 @@ describe('work over HTTP', () => {
     expect(await finish([{ token: one?.token, result: 'done' }])).to.deep.equal(['ok']);
   });
 
-  it('refuses a notice under a claim that nobody holds', async () => {
-    await register();
-    const object = await create();
-    const [one] = await soon();
-    await finish([{ token: one?.token, result: 'done' }]);
-    const notice = { reason: 'Forged', message: 'by nobody' };
-    const path = `/v1/clusters/work/${object.name}/notices`;
-    expect((await api.call('POST', path, notice, { Claim: one?.token ?? '' })).status).to.equal(409);
-  });
-
   it('tries a failed key again after a growing pause and counts the attempts', async () => {
     await register();
     await create();
@@ -365,15 +355,6 @@ describe('work over HTTP', () => {
     expect(JSON.parse(claimed?.object ?? '').labels).to.deep.equal({ newest: 'true' });
   });
 
-  it('keeps a notice of the longest text', async () => {
-    await register();
-    const object = await create();
-    const message = Array.from({ length: 4096 }, () => String.fromCharCode(0x4e00 + Math.random() * 20_000)).join('');
-    const notice = { reason: 'Long', message };
-    const answer = await api.call('POST', `/v1/clusters/work/${object.name}/notices`, notice);
-    expect(answer.status).to.equal(201);
-  });
-
   it('lets the higher revision of two registrations win and shows the loser the winner', async () => {
     await register({ revision: 2 });
     const older = await api.call('PUT', base, { type: 'clusters', claimSeconds: 30, revision: 1 });
@@ -382,15 +363,6 @@ describe('work over HTTP', () => {
     expect(
       (await api.call('PUT', base, { type: 'clusters', claimSeconds: 30, revision: 3 })).body.claimSeconds,
     ).to.equal(30);
-  });
-
-  it('records notices, counts repeats and lists the newest first', async () => {
-    const object = await create();
-    const path = `/v1/clusters/work/${object.name}/notices`;
-    await api.call('POST', path, { reason: 'Slow', message: 'took long' });
-    const repeated = await api.call('POST', path, { reason: 'Slow', message: 'took long' });
-    expect([repeated.status, repeated.body.count]).to.deep.equal([201, 2]);
-    expect((await api.call('GET', path)).body.items).to.have.length(1);
   });
 
   for (const [what, method, path, body, status] of [
