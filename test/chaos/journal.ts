@@ -19,6 +19,8 @@ export interface Entry {
   certain: boolean;
   /** At its begin: the object's serial number as its writer gave it, `gone` without an object. */
   serial?: string;
+  /** With `wrote`: the version that was answered. That of an earlier write if another worker had written the same status before. */
+  version?: number;
 }
 
 /** All lines that workers wrote into a folder, a file for each of their processes. */

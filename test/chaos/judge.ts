@@ -27,6 +27,7 @@ export interface Runs {
   certain: number;
   /** Took up to a later look at its claim. */
   watched: number;
+  /** Statuses that were accepted and changed something. */
   wrote: number;
 }
 
@@ -49,7 +50,7 @@ export async function judge(evidence: Evidence, violations: Violations): Promise
     }
     const [first] = evidence.followers;
     if (first) judgeAnswers(first.follower, evidence.answered, violations);
-    return await judgeRuns(evidence.journals, first?.follower, stored, violations);
+    return await judgeRuns(evidence, first?.follower, stored, violations);
   } finally {
     await client.close();
   }
@@ -137,26 +138,30 @@ interface Run {
   held: number;
   /** When a status was sent that was accepted. */
   wrote: number[];
+  /** The versions that they were answered with. */
+  versions: number[];
   ended: boolean;
 }
 
 async function judgeRuns(
-  folder: string,
+  { journals, answered }: Evidence,
   follower: Follower | undefined,
   stored: Stored,
   violations: Violations,
 ): Promise<Runs> {
   const byKey = new Map<string, Run[]>();
   const open = new Map<string, Run>();
-  for await (const entry of readJournals(folder)) addEntry(entry, byKey, open);
+  for await (const entry of readJournals(journals)) addEntry(entry, byKey, open);
   const counts: Runs = { runs: 0, certain: 0, watched: 0, wrote: 0 };
+  const written = new Set<number>();
   for (const [key, runs] of byKey) {
     runs.sort((a, b) => a.begin - b.begin);
     for (const run of runs) {
       counts.runs++;
       if (run.certain) counts.certain++;
       if (run.held > run.begin) counts.watched++;
-      counts.wrote += run.wrote.length;
+      for (const version of run.versions) written.add(version);
+      if (follower) judgeStatuses(follower, key, run, violations);
     }
     judgeClaims(
       key,
@@ -164,6 +169,9 @@ async function judgeRuns(
       violations,
     );
   }
+  // A status that changed nothing was answered with the version that the object had, and that may be its writer's.
+  for (const { type, version } of answered) if (type === 'clusters') written.delete(version);
+  counts.wrote = written.size;
   for (const type of types) {
     const names = new Set([...(follower?.versions.get(type)?.values() ?? []), ...(stored.get(type)?.keys() ?? [])]);
     for (const name of names) {
@@ -181,11 +189,30 @@ async function judgeRuns(
   return counts;
 }
 
+/** Every status that a worker wrote is in the log, under its version. */
+function judgeStatuses(follower: Follower, key: string, { worker, versions }: Run, violations: Violations): void {
+  for (const version of versions) {
+    const logged = follower.versions.get('clusters')?.get(version);
+    if (logged === key.slice('clusters/'.length)) continue;
+    const what = `a status that ${worker} wrote is not in the log; its version is of ${logged ?? 'nothing'}`;
+    violations.report('lost', what, { key, version });
+  }
+}
+
 function addEntry(entry: Entry, byKey: Map<string, Run[]>, open: Map<string, Run>): void {
   const { at, what, worker, key, certain } = entry;
   const id = `${worker} ${entry.run}`;
   if (what === 'begin') {
-    const run: Run = { worker, begin: at, serial: entry.serial ?? '', certain, held: at, wrote: [], ended: false };
+    const run: Run = {
+      worker,
+      begin: at,
+      serial: entry.serial ?? '',
+      certain,
+      held: at,
+      wrote: [],
+      versions: [],
+      ended: false,
+    };
     open.set(id, run);
     const runs = byKey.get(key);
     if (runs) runs.push(run);
@@ -195,7 +222,8 @@ function addEntry(entry: Entry, byKey: Map<string, Run[]>, open: Map<string, Run
   const run = open.get(id);
   if (!run) return;
   if (what === 'wrote') run.wrote.push(at);
-  else if (certain) run.held = at;
+  if (entry.version !== undefined) run.versions.push(entry.version);
+  if (what !== 'wrote' && certain) run.held = at;
   if (what === 'end') run.ended = true;
   if (what === 'end' || what === 'failed') open.delete(id);
 }

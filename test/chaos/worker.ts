@@ -38,8 +38,8 @@ function controller(type: Type): Controller {
         context.signal.throwIfAborted();
         if (object && type === 'clusters' && random.happens(0.3)) {
           const at = now();
-          await context.client.clusters.patchStatus(object, { nodeCount: runs });
-          write({ ...entry, at, what: 'wrote', certain: true });
+          const { resourceVersion } = await context.client.clusters.patchStatus(object, { nodeCount: runs });
+          write({ ...entry, at, what: 'wrote', certain: true, version: Number(resourceVersion) });
         }
         if (random.happens(0.01)) throw new Error('a reconcile that fails by chance');
         write({ ...entry, what: 'end', certain: certain() });
