@@ -4,21 +4,22 @@ import {
   claimKeys,
   claimMap,
   findController,
+  finishAndClaimKeys,
   finishKeys,
   finishMap,
   heldClaims,
   releaseWorker,
   renewWorker,
   shrinkLease,
-  type ClaimReference,
+  type ClaimedKey,
   type Database,
-  type EnqueueTarget,
   type Key,
-  type KeyResult,
   type Registration,
 } from '../db/index.js';
+import { Line } from './claim-line.js';
 import { notFound } from './errors.js';
-import { claimToken, type MapReference } from './tokens.js';
+import { sortReports, type Report } from './reports.js';
+import { claimToken } from './tokens.js';
 
 /** How long, in seconds, a worker whose renew stream broke keeps its claims unless it returns. */
 const brokenLease = 1.5;
@@ -32,23 +33,14 @@ export interface ClaimRequest {
   waitSeconds: number;
   keys?: ({ type: string } & Key)[];
   messages?: ({ type: string } & Key)[];
+  /** Of earlier claims of the controller, taken first. */
+  reports?: Report[];
 }
 
-/** A result as reported, with its token read. */
-export interface Report {
-  claim: ClaimReference | MapReference;
-  result: KeyResult['result'];
-  requeueAfter?: number;
-  message?: string;
-  targets: EnqueueTarget[];
-}
-
-interface Waiter {
-  request: ClaimRequest;
-  done: boolean;
-  /** False when the waiter has left meanwhile. */
-  settle: (claims: string[]) => boolean;
-  fail: (error: unknown) => void;
+/** What a worker gets: claims as JSON texts, and for each of its reports whether the claim was still held. */
+export interface ClaimAnswer {
+  claims: string[];
+  held: boolean[];
 }
 
 /**
@@ -84,52 +76,39 @@ export class Claims {
   }
 
   /**
-   * Claims keys for a worker as JSON texts, one per claim; waits up to `waitSeconds` for the first one. When the client has
-   * gone meanwhile, what it got is given back at once. Throws NotFound for an unknown controller.
+   * Takes a worker's reports, then claims keys for it; waits up to `waitSeconds` for the first one. When the client has gone
+   * meanwhile, what it got is given back at once. Throws NotFound for an unknown controller.
    */
-  async claim(controller: string, request: ClaimRequest, signal: AbortSignal): Promise<string[]> {
+  async claim(
+    controller: string,
+    { reports = [], ...request }: ClaimRequest,
+    signal: AbortSignal,
+  ): Promise<ClaimAnswer> {
     const registration = await this.#registered(controller);
-    const now = await this.#take(registration, request);
-    if (now.length > 0 || request.waitSeconds === 0 || signal.aborted)
-      return this.#deliver(controller, request.worker, now, signal);
+    if (request.waitSeconds === 0) {
+      const { claims, held } = await this.#finishAndTake(registration, reports, request);
+      return { claims: await this.#deliver(controller, request.worker, claims, signal), held };
+    }
     const line = this.#line(registration);
-    const claims = await line.wait(request, signal);
-    return this.#deliver(controller, request.worker, claims, signal);
+    const since = line.enter();
+    try {
+      const { claims, held } = await this.#finishAndTake(registration, reports, request);
+      const all = claims.length > 0 || signal.aborted ? claims : await line.wait(request, signal, since);
+      return { claims: await this.#deliver(controller, request.worker, all, signal), held };
+    } finally {
+      line.leave();
+    }
   }
 
   /** Takes reports on claims; true where the claim was still held. */
   async done(controller: string, reports: Report[]): Promise<boolean[]> {
     const held: boolean[] = new Array<boolean>(reports.length).fill(false);
-    const keys: { at: number; result: KeyResult }[] = [];
+    const { keys, maps } = sortReports(controller, reports);
     let woken = false;
-    // Of two results of a claim the first one ends it, in one call as in two.
-    const ended = new Set<string>();
-    for (const [at, { claim, result, requeueAfter, message, targets }] of reports.entries()) {
-      const token = claimToken(claim);
-      if (claim.controller !== controller || ended.has(token)) continue;
-      ended.add(token);
-      if ('map' in claim) {
-        const outcome =
-          result === 'done' ? { targets } : result === 'released' ? 'released' : { error: message ?? result };
-        const finished = await finishMap(this.#database, { controller, type: claim.map, nonce: claim.nonce }, outcome);
-        held[at] = finished.held;
-        woken ||= finished.woken;
-        continue;
-      }
-      const { type, namespace, name, nonce } = claim;
-      keys.push({
-        at,
-        result: {
-          type,
-          namespace,
-          name,
-          nonce,
-          result,
-          ...(requeueAfter === undefined ? {} : { requeueAfter }),
-          ...(message === undefined ? {} : { message }),
-          enqueue: targets,
-        },
-      });
+    for (const { at, claim, outcome } of maps) {
+      const finished = await finishMap(this.#database, { controller, type: claim.map, nonce: claim.nonce }, outcome);
+      held[at] = finished.held;
+      woken ||= finished.woken;
     }
     if (keys.length > 0) {
       const results = await finishKeys(
@@ -214,16 +193,42 @@ export class Claims {
     return line;
   }
 
-  async #take(registration: Registration, { worker, max, keys, messages }: ClaimRequest): Promise<string[]> {
+  /** Both in one call of the database where the reports are results of keys and nothing else. */
+  async #finishAndTake(registration: Registration, reports: Report[], request: ClaimRequest): Promise<ClaimAnswer> {
     const { name: controller, claimSeconds } = registration;
+    const { keys, maps } = sortReports(controller, reports);
+    if (reports.length === 0) return { claims: await this.#take(registration, request), held: [] };
+    if (request.keys || maps.length > 0 || keys.length === 0 || keys.some(({ result }) => result.enqueue.length > 0)) {
+      const held = await this.done(controller, reports);
+      return { claims: await this.#take(registration, request), held };
+    }
+    const { worker, max, messages } = request;
+    const { results, claimed } = await finishAndClaimKeys(
+      this.#database,
+      keys.map(({ result: { enqueue: _, ...result } }) => result),
+      { controller, worker, max, seconds: claimSeconds, ...(messages ? { messages } : {}) },
+    );
+    const held: boolean[] = new Array<boolean>(reports.length).fill(false);
+    for (const [i, { at }] of keys.entries()) held[at] = results[i]?.held === true;
+    if (results.some(({ queued }) => queued)) this.#bus.queued(controller);
+    return { claims: await this.#claimsOf(registration, worker, claimed), held };
+  }
+
+  async #take(registration: Registration, { worker, max, keys, messages }: ClaimRequest): Promise<string[]> {
     const claimed = await claimKeys(this.#database, {
-      controller,
+      controller: registration.name,
       worker,
       max,
-      seconds: claimSeconds,
+      seconds: registration.claimSeconds,
       ...(keys ? { keys } : {}),
       ...(messages ? { messages } : {}),
     });
+    return this.#claimsOf(registration, worker, claimed);
+  }
+
+  /** Claimed keys as JSON texts, with a stretch of a watched type's events when there is one to map. */
+  async #claimsOf(registration: Registration, worker: string, claimed: ClaimedKey[]): Promise<string[]> {
+    const { name: controller, claimSeconds } = registration;
     const traces = await Promise.all(claimed.map(key => this.#bus.traceOf(key, controller)));
     const claims = claimed.map(({ type, namespace, name, uid, attempts, reason, nonce, object }, at) => {
       const token = claimToken({ controller, type, namespace, name, nonce });
@@ -259,91 +264,5 @@ export class Claims {
   async #deliver(controller: string, worker: string, claims: string[], signal: AbortSignal): Promise<string[]> {
     if (claims.length > 0 && signal.aborted) await this.#cutShort(controller, worker);
     return claims;
-  }
-}
-
-/** The waiting workers of one controller. */
-class Line {
-  readonly #take: (request: ClaimRequest) => Promise<string[]>;
-  readonly #stopListening: () => void;
-  readonly #lost: (worker: string) => Promise<void>;
-  readonly #onEmpty: () => void;
-  #waiters: Waiter[] = [];
-  #running = false;
-  #again = false;
-  readonly #poll: NodeJS.Timeout;
-
-  constructor(
-    take: (request: ClaimRequest) => Promise<string[]>,
-    listen: (listener: () => void) => () => void,
-    lost: (worker: string) => Promise<void>,
-    onEmpty: () => void,
-  ) {
-    this.#take = take;
-    this.#lost = lost;
-    this.#onEmpty = onEmpty;
-    this.#stopListening = listen(() => void this.#serve());
-    // A wake-up may be lost with a connection.
-    this.#poll = setInterval(() => void this.#serve(), 1_000);
-  }
-
-  wait(request: ClaimRequest, signal: AbortSignal): Promise<string[]> {
-    return new Promise((resolve, reject) => {
-      const leave = (outcome: () => void): boolean => {
-        if (waiter.done) return false;
-        waiter.done = true;
-        clearTimeout(timer);
-        signal.removeEventListener('abort', giveUp);
-        this.#waiters = this.#waiters.filter(one => one !== waiter);
-        outcome();
-        if (this.#waiters.length === 0) this.#close();
-        return true;
-      };
-      const waiter: Waiter = {
-        request,
-        done: false,
-        settle: claims => leave(() => resolve(claims)),
-        fail: error => leave(() => reject(error instanceof Error ? error : new Error(String(error)))),
-      };
-      const giveUp = () => void waiter.settle([]);
-      const timer = setTimeout(giveUp, request.waitSeconds * 1_000);
-      signal.addEventListener('abort', giveUp);
-      this.#waiters.push(waiter);
-      // What was queued between the first look and now.
-      void this.#serve();
-    });
-  }
-
-  async #serve(): Promise<void> {
-    this.#again = true;
-    if (this.#running) return;
-    this.#running = true;
-    while (this.#takeTurn()) {
-      for (const waiter of [...this.#waiters]) {
-        if (waiter.done) continue;
-        try {
-          const claims = await this.#take(waiter.request);
-          if (claims.length > 0 && !waiter.settle(claims)) await this.#lost(waiter.request.worker);
-          // Nothing is left for the others, unless this one asked for certain keys.
-          if (claims.length < waiter.request.max && !waiter.request.keys) break;
-        } catch (error) {
-          waiter.fail(error);
-        }
-      }
-    }
-    this.#running = false;
-  }
-
-  /** Whether someone asked for another round since the last one. */
-  #takeTurn(): boolean {
-    const again = this.#again;
-    this.#again = false;
-    return again;
-  }
-
-  #close(): void {
-    clearInterval(this.#poll);
-    this.#stopListening();
-    this.#onEmpty();
   }
 }

@@ -26,7 +26,7 @@ import {
   type Registration,
   type WorkSummary,
 } from '../db/index.js';
-import type { Report } from './claims.js';
+import type { Report } from './reports.js';
 import { ApiError, notFound, type ErrorBody } from './errors.js';
 import { typeOf, type Platform } from './platform.js';
 import type { NoQuery } from './queries.js';
@@ -51,6 +51,7 @@ import type {
   Renewal,
   RenewInput,
   RenewQuery,
+  ResultInput,
   WorkKey,
   WorkList,
   WorkQuery,
@@ -195,7 +196,8 @@ export class WorkController extends Controller {
     const gone = new AbortController();
     response.once('close', () => gone.abort());
     if (response.destroyed) gone.abort();
-    const claims = await this.#platform.claims.claim(
+    const { reports, states } = this.#reports(registration, body.results ?? []);
+    const { claims, held } = await this.#platform.claims.claim(
       name,
       {
         worker: body.worker,
@@ -203,11 +205,13 @@ export class WorkController extends Controller {
         waitSeconds: body.waitSeconds ?? 0,
         ...(keys ? { keys } : {}),
         ...(messages ? { messages } : {}),
+        reports,
       },
       gone.signal,
     );
     const strange = refused.length > 0 ? `,"refused":${JSON.stringify(refused)}` : '';
-    send(response, 200, `{"claims":[${claims.join(',')}]${strange}}`, undefined);
+    const results = body.results ? `,"results":${JSON.stringify(states(held))}` : '';
+    send(response, 200, `{"claims":[${claims.join(',')}]${strange}${results}}`, undefined);
   }
 
   /**
@@ -248,24 +252,8 @@ export class WorkController extends Controller {
   async finishWork(@Path() name: string, @Body() body: DoneInput, @Queries() _query: NoQuery): Promise<DoneList> {
     const { claims } = this.#platform;
     const registration = await this.#registration(name);
-    const reports: Report[] = [];
-    const known: number[] = [];
-    for (const [at, one] of body.results.entries()) {
-      const claim = readClaimToken(one.token);
-      const targets = (one.enqueue ?? []).map(target => this.#target(registration, target, `results[${at}].enqueue`));
-      if (claim?.controller !== name) continue;
-      known.push(at);
-      reports.push({
-        claim,
-        result: one.result,
-        ...(one.requeueAfterSeconds === undefined ? {} : { requeueAfter: one.requeueAfterSeconds }),
-        ...(one.message === undefined ? {} : { message: one.message }),
-        targets,
-      });
-    }
-    const held = await claims.done(name, reports);
-    const ok = new Set(known.filter((_, i) => held[i]));
-    return { results: body.results.map(({ token }, at) => ({ token, state: ok.has(at) ? 'ok' : 'fenced' })) };
+    const { reports, states } = this.#reports(registration, body.results);
+    return { results: states(await claims.done(name, reports)) };
   }
 
   /** A worker says goodbye: what it holds is queued again at once. */
@@ -331,6 +319,33 @@ export class WorkController extends Controller {
     const registration = await this.#platform.claims.find(name);
     if (!registration) throw notFound(`The controller ${name}, which registers with PUT /v1/controllers/${name},`);
     return registration;
+  }
+
+  /** Results as reports, and what their answers say as soon as it is known which claims were held. */
+  #reports(
+    registration: Registration,
+    results: ResultInput[],
+  ): { reports: Report[]; states: (held: boolean[]) => DoneList['results'] } {
+    const reports: Report[] = [];
+    const known: number[] = [];
+    for (const [at, one] of results.entries()) {
+      const claim = readClaimToken(one.token);
+      const targets = (one.enqueue ?? []).map(target => this.#target(registration, target, `results[${at}].enqueue`));
+      if (claim?.controller !== registration.name) continue;
+      known.push(at);
+      reports.push({
+        claim,
+        result: one.result,
+        ...(one.requeueAfterSeconds === undefined ? {} : { requeueAfter: one.requeueAfterSeconds }),
+        ...(one.message === undefined ? {} : { message: one.message }),
+        targets,
+      });
+    }
+    const states = (held: boolean[]): DoneList['results'] => {
+      const ok = new Set(known.filter((_, i) => held[i]));
+      return results.map(({ token }, at) => ({ token, state: ok.has(at) ? 'ok' : 'fenced' }));
+    };
+    return { reports, states };
   }
 
   #key(registration: Registration, key: WorkKey, path: string): { type: string } & Key {

@@ -136,6 +136,12 @@ export interface ClaimInput {
    * @maxItems 1000 must be at most 1000
    */
   messages?: WorkKey[];
+  /**
+   * Results of earlier claims, as `claims/done` takes them. They are taken first, at once, even where the call then waits for keys:
+   * a busy worker needs half as many calls.
+   * @maxItems 1000 must be at most 1000
+   */
+  results?: ResultInput[];
 }
 
 /** A claimed key with its object as it is now, or a stretch of another type's events to map. */
@@ -174,6 +180,8 @@ export interface ClaimList {
   claims: Claim[];
   /** Which of `messages` name no key of this controller; others have put them on its queue. Left out when all do. */
   refused?: RefusedMessage[];
+  /** What became of the `results` that were sent, in their order. Left out without them. */
+  results?: ResultState[];
 }
 
 /** A message on the queue of a controller that names no key of it. */
@@ -255,7 +263,14 @@ export interface DoneInput {
 }
 
 export interface DoneList {
-  results: { token: string; state: 'ok' | 'fenced' }[];
+  results: ResultState[];
+}
+
+/** What became of a result. */
+export interface ResultState {
+  token: string;
+  /** `fenced`: the claim was lost before, and the result did nothing. */
+  state: 'ok' | 'fenced';
 }
 
 /** `keys`, or what selects them. */

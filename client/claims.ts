@@ -74,6 +74,20 @@ export interface MessageClaimRequest extends Omit<ClaimRequest, 'keys' | 'waitSe
   messages: WorkKey[];
 }
 
+/** What a worker asks for that has results to report, too. */
+export interface DoneAndClaimRequest extends Omit<ClaimRequest, 'keys'> {
+  /** At most 1,000. They are taken first, at once, even where the call then waits for keys. */
+  results: WorkResult[];
+  /** As in `claimForMessages`. */
+  messages?: WorkKey[];
+}
+
+/** What became of a result; `fenced`: the claim was lost before, and it did nothing. */
+export interface ResultState {
+  token: string;
+  state: 'ok' | 'fenced';
+}
+
 /** A message that names no key of the controller: others have put it on the queue. */
 export interface RefusedMessage {
   /** Its place among those that were sent. */

@@ -3,11 +3,14 @@ import type { ControllerView, WorkList } from './generated/index.js';
 import type {
   Claim,
   ClaimRequest,
+  DoneAndClaimRequest,
   EnqueueRequest,
   MessageClaimRequest,
   RefusedMessage,
   Registration,
   Renewal,
+  ResultState,
+  WorkKey,
   WorkQuery,
   WorkResult,
 } from './claims.js';
@@ -96,10 +99,8 @@ export class Controllers {
    * @example
    * const claims = await client.controllers.claim('hello', { worker: 'host1-4711', max: 16, waitSeconds: 25 });
    */
-  async claim(name: string, { signal, ...request }: ClaimRequest): Promise<Claim[]> {
-    const timeoutSeconds = (request.waitSeconds ?? 0) + 30;
-    return (await this.#post<{ claims: Claim[] }>(name, 'claims', request, { signal, timeoutSeconds, repeat: 'never' }))
-      .claims;
+  async claim(name: string, request: ClaimRequest): Promise<Claim[]> {
+    return (await this.#claim(name, request)).claims;
   }
 
   /**
@@ -111,14 +112,25 @@ export class Controllers {
    */
   async claimForMessages(
     name: string,
-    { signal, ...request }: MessageClaimRequest,
+    request: MessageClaimRequest,
   ): Promise<{ claims: Claim[]; refused: RefusedMessage[] }> {
-    const answer = await this.#post<{ claims: Claim[]; refused?: RefusedMessage[] }>(name, 'claims', request, {
-      signal,
-      timeoutSeconds: 30,
-      repeat: 'never',
-    });
-    return { claims: answer.claims, refused: answer.refused ?? [] };
+    const { claims, refused } = await this.#claim(name, request);
+    return { claims, refused };
+  }
+
+  /**
+   * Reports results and claims in one call, for half the cost of two. If it throws after the request was sent, repeat the results
+   * with `done`, and do as after `claim`.
+   *
+   * @example
+   * const results = [{ token, result: 'done' as const }];
+   * const { claims } = await client.controllers.doneAndClaim('hello', { worker, max: 16, results, waitSeconds: 25 });
+   */
+  doneAndClaim(
+    name: string,
+    request: DoneAndClaimRequest,
+  ): Promise<{ claims: Claim[]; refused: RefusedMessage[]; results: ResultState[] }> {
+    return this.#claim(name, request);
   }
 
   /**
@@ -127,9 +139,9 @@ export class Controllers {
    * @example
    * await client.controllers.done('hello', [{ token, result: 'done', requeueAfterSeconds: 120 }]);
    */
-  async done(name: string, results: WorkResult[]): Promise<{ token: string; state: 'ok' | 'fenced' }[]> {
-    type Answer = { results: { token: string; state: 'ok' | 'fenced' }[] };
-    return (await this.#post<Answer>(name, 'claims/done', { results }, { repeat: 'never' })).results;
+  async done(name: string, results: WorkResult[]): Promise<ResultState[]> {
+    return (await this.#post<{ results: ResultState[] }>(name, 'claims/done', { results }, { repeat: 'never' }))
+      .results;
   }
 
   /**
@@ -171,6 +183,17 @@ export class Controllers {
   async leave(name: string, worker: string): Promise<void> {
     const path = `${this.#path(name)}/workers/${encodeURIComponent(worker)}`;
     await this.#transport.send({ method: 'DELETE', path, timeoutSeconds: 5, repeat: 'never' });
+  }
+
+  async #claim(
+    name: string,
+    { signal, ...request }: ClaimRequest & { messages?: WorkKey[]; results?: WorkResult[] },
+  ): Promise<{ claims: Claim[]; refused: RefusedMessage[]; results: ResultState[] }> {
+    type Answer = { claims: Claim[]; refused?: RefusedMessage[]; results?: ResultState[] };
+    const timeoutSeconds = (request.waitSeconds ?? 0) + 30;
+    const options = { signal, timeoutSeconds, repeat: 'never' as const };
+    const { claims, refused = [], results = [] } = await this.#post<Answer>(name, 'claims', request, options);
+    return { claims, refused, results };
   }
 
   #path(name: string): string {

@@ -55,6 +55,7 @@ export {
 export {
   claimKeys,
   enqueueKeys,
+  finishAndClaimKeys,
   finishKeys,
   heldClaims,
   isHeld,
@@ -74,7 +75,7 @@ export {
   type SentKeys,
   type WorkRow,
 } from './work.js';
-export { claimMap, finishMap } from './maps.js';
+export { claimMap, finishMap, type MapOutcome } from './maps.js';
 export { platformKey, rewrapPlatformKey, type WrappedKey } from './keys.js';
 export { reseal, sealedByOthers, type SealedRow } from './sealed.js';
 export { dependents, ownerStates, selectedKeys, type Dependent, type OwnerState } from './owners.js';

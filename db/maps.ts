@@ -60,6 +60,9 @@ export async function claimMap(
   });
 }
 
+/** How the mapping of a stretch ended: with keys to enqueue, with an error, or given up for others. */
+export type MapOutcome = { targets: EnqueueTarget[] } | { error: string } | 'released';
+
 /**
  * Ends the claim of a map: enqueues what it found and moves the cursor in one transaction. With `error` the cursor stays and
  * the stretch is tried again after a back-off of 1 s * 2^n, at most 5 min.
@@ -67,7 +70,7 @@ export async function claimMap(
 export async function finishMap(
   database: Database,
   map: { controller: string; type: string; nonce: string },
-  result: { targets: EnqueueTarget[] } | { error: string } | 'released',
+  result: MapOutcome,
 ): Promise<{ held: boolean; woken: boolean }> {
   return database.transaction(async queries => {
     const held = await queries.query({

@@ -82,6 +82,37 @@ export async function claimKeys(
 }
 
 /**
+ * Takes the results of keys and claims others in the same transaction. The results may not enqueue anything. Like `finishKeys` and
+ * `claimKeys`, at little more than the cost of one of them.
+ */
+export async function finishAndClaimKeys(
+  database: Queries,
+  results: Omit<KeyResult, 'enqueue'>[],
+  claim: { controller: string; worker: string; max: number; seconds: number; messages?: ({ type: string } & Key)[] },
+): Promise<{ results: { held: boolean; queued: boolean }[]; claimed: ClaimedKey[] }> {
+  const rows = await database.query<FinishedRow | (ClaimedKey & { i: null })>({
+    name: 'done-and-claim',
+    text: `select i, state, queued, type, namespace, name, uid, attempts, reason, nonce, object, age
+      from syncsets.done_and_claim($1, $2, $3, $4, $5, $6)`,
+    values: [
+      claim.controller,
+      JSON.stringify(results.map((result, i) => ({ i, ...result }))),
+      claim.worker,
+      claim.max,
+      claim.seconds,
+      claim.messages ? JSON.stringify(claim.messages) : null,
+    ],
+  });
+  const finished: FinishedRow[] = [];
+  const claimed: ClaimedKey[] = [];
+  for (const row of rows) {
+    if (row.i === null) claimed.push(row);
+    else finished.push(row);
+  }
+  return { results: inOrder(finished), claimed };
+}
+
+/**
  * Takes the results of a controller's claims, and enqueues what they ask for in the same transaction. `held` false: the claim was
  * lost before, and its result does nothing. `queued`: there is something for other workers.
  */
@@ -113,13 +144,24 @@ async function finish(
   controller: string,
   results: KeyResult[],
 ): Promise<{ held: boolean; queued: boolean }[]> {
-  const rows = await queries.query<{ i: number; state: string; queued: boolean }>({
+  const rows = await queries.query<FinishedRow>({
     name: 'done',
     text: 'select i, state, queued from syncsets.done($1, $2)',
     values: [controller, JSON.stringify(results.map(({ enqueue: _, ...result }, i) => ({ i, ...result })))],
   });
+  return inOrder(rows);
+}
+
+/** What became of the result at place `i`. */
+interface FinishedRow {
+  i: number;
+  state: string;
+  queued: boolean;
+}
+
+function inOrder(rows: FinishedRow[]): { held: boolean; queued: boolean }[] {
   const answers: { held: boolean; queued: boolean }[] = [];
-  for (const row of rows) answers[row.i] = { held: row.state === 'ok', queued: row.queued };
+  for (const { i, state, queued } of rows) answers[i] = { held: state === 'ok', queued };
   return answers;
 }
 
