@@ -63,6 +63,19 @@ describe('a lease', () => {
     expect((await listWork(database, controller, { limit: 10 })).map(({ state }) => state)).to.deep.equal(['queued']);
   });
 
+  it('queues a key again that changes in the very moment in which its result comes', async () => {
+    const [claim] = await take();
+    let finished: ReturnType<typeof finishKeys> | undefined;
+    await database.transaction(async queries => {
+      await queries.query({ text: 'update syncsets.work set dirty = true' });
+      const key = { type: 'things', namespace: 'n', name: 'one', nonce: claim?.nonce ?? '' };
+      finished = finishKeys(database, controller, [{ ...key, result: 'done' }]);
+      await somebodyWaits();
+    });
+    expect(await finished).to.deep.equal([{ held: true, queued: true }]);
+    expect((await listWork(database, controller, { limit: 10 })).map(({ state }) => state)).to.deep.equal(['queued']);
+  });
+
   it('ends without a deadlock when its controller is deleted while a result comes', async () => {
     const [claim] = await take();
     let finished: ReturnType<typeof finishKeys> | undefined;

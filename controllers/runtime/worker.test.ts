@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import type http from 'node:http';
 import { Registry } from 'prom-client';
-import { connect, type Client } from '../../client/index.js';
+import { connect, pause, type Client } from '../../client/index.js';
 // A server that does what the real one will not do on demand.
 import { failure, FakeServer, json, type Seen } from '../../client/testing/fake-server.js';
 import { until } from '../../test/until.js';
@@ -45,10 +45,14 @@ describe('worker, when the server or the network fails', () => {
     reason: 'added',
     expiresInSeconds: 2,
   });
+  const take = (reported: typeof results | undefined) => {
+    results.push(...(reported ?? []));
+    return reported?.map(({ token }) => ({ token, state: 'ok' }));
+  };
   const answer: Answer = (seen, response) => {
     const { pathname, searchParams } = seen.url;
     const special = [...instead].find(([path]) => pathname.endsWith(path))?.[1];
-    const body = seen.body as { results?: typeof results; tokens?: string[]; waitSeconds?: number } | undefined;
+    const body = seen.body as { results?: typeof results; waitSeconds?: number } | undefined;
     if (special) special(seen, response);
     else if (pathname.endsWith('/renew') && searchParams.has('stream')) {
       response.flushHeaders();
@@ -61,12 +65,12 @@ describe('worker, when the server or the network fails', () => {
       renewals++;
       json(response, 200, { expiresInSeconds: 2, lost: [], changed: [], held });
     } else if (pathname.endsWith('/done')) {
-      results.push(...(body?.results ?? []));
-      json(response, 200, { results: body?.results?.map(({ token }) => ({ token, state: 'ok' })) });
+      json(response, 200, { results: take(body?.results) });
     } else if (pathname.endsWith('/claims')) {
       const now = claims.shift();
       const wait = now || !body?.waitSeconds ? 0 : 50;
-      setTimeout(() => json(response, 200, { claims: now ?? [] }), wait);
+      const taken = take(body?.results);
+      setTimeout(() => json(response, 200, { claims: now ?? [], ...(taken && { results: taken }) }), wait);
     } else if (seen.method === 'DELETE') response.writeHead(204).end();
     else json(response, 200, { ...(seen.body as object), name: 'c', claimSeconds: 2 });
   };
@@ -189,16 +193,27 @@ describe('worker, when the server or the network fails', () => {
   });
 
   it('reports results again until they arrive', async () => {
-    let refusals = 2;
+    const ways: string[] = [];
+    instead.set('/claims', (seen, response) => {
+      const { results: reported } = seen.body as { results?: unknown[] };
+      if (!reported) {
+        json(response, 200, { claims: claims.shift() ?? [] });
+        return;
+      }
+      ways.push('with a claim');
+      instead.delete('/claims');
+      response.destroy();
+    });
     instead.set('/done', (_, response) => {
-      if (--refusals === 0) instead.delete('/done');
-      if (refusals === 0) response.destroy();
-      else failure(response, 503, 'Unavailable');
+      ways.push('alone');
+      instead.delete('/done');
+      failure(response, 503, 'Unavailable');
     });
     claims = [[claim('a'), claim('b')]];
     await start({});
     await until(() => results.length === 2, { what: 'both results' });
     expect(results.map(({ token }) => token)).to.deep.equal(['token-a', 'token-b']);
+    expect(ways).to.deep.equal(['with a claim', 'alone']);
   });
 
   it('does not let a result that the server refuses hold up others', async () => {
@@ -287,6 +302,29 @@ describe('worker, when the server or the network fails', () => {
     await until(() => begun.includes('h'), { what: 'the eighth key' });
     const asked = server.seen.filter(({ url }) => url.pathname.endsWith('/claims')).map(({ body }) => body);
     expect(asked[1]).to.include({ max: 1 });
+  });
+
+  it('claims ahead of its free slots while runs are short, and leaves to others what a slow run then holds up', async () => {
+    let number = 0;
+    const most = () =>
+      Math.max(...server.seen.flatMap(({ url, body }) => (url.pathname.endsWith('/claims') ? [maxOf(body)] : [])));
+    const maxOf = (body: unknown) => (body as { max: number }).max;
+    let slow = false;
+    instead.set('/claims', (seen, response) => {
+      const taken = take((seen.body as { results?: typeof results }).results) ?? [];
+      const names = Array.from({ length: maxOf(seen.body) }, () => `key-${number++}`);
+      if (slow) instead.delete('/claims');
+      const brought = names.map(name => claim(slow ? `slow-${name}` : name));
+      held = held.concat(brought.map(({ token }) => token));
+      json(response, 200, { claims: brought, results: taken });
+    });
+    await start(
+      { reconcile: (_, { key, signal }) => (key.name.startsWith('slow') ? pause(10_000, signal) : pause(1, signal)) },
+      2,
+    );
+    await until(() => most() > 4, { what: 'a claim ahead' });
+    slow = true;
+    await until(() => results.filter(({ result }) => result === 'released').length > 1, { what: 'what waits in vain' });
   });
 
   it('ends a run that lost its claim before it begins the next one of the same object', async () => {

@@ -6,9 +6,9 @@ import {
   type Client,
   type ControllerView,
   type MapClaim,
-  type RefusedMessage,
   type Resource,
 } from '../../client/index.js';
+import { Claimer } from './claimer.js';
 import type { Controller } from './controller.js';
 import { Lease } from './lease.js';
 import type { Log } from './log.js';
@@ -21,13 +21,8 @@ import { Bucket } from './rate.js';
 import { Runs } from './runs.js';
 import { Share } from './share.js';
 
-/** Seconds of a long poll, and of one that only bridges an outage of RabbitMQ. */
-const longPoll = 25;
-const bridgePoll = 2;
-/** Seconds without a message after which the queue is not believed to be all there is. */
-const idleCheck = 2;
-/** Most keys in one call. */
-const largestClaim = 1000;
+/** Most keys that a report enqueues. */
+const largestReport = 1000;
 /** Milliseconds that a stop waits for the last results. */
 const flushTime = 5000;
 
@@ -61,9 +56,7 @@ export class Worker<T extends Resource> {
   /** Tokens of maps that are being turned into keys. */
   readonly #maps = new Set<string>();
   #queue: WorkQueue | undefined;
-  /** There is work that no message told of: the broker is blocked or in trouble, though it keeps its connections. */
-  #silent = false;
-  #loop: Promise<void> = Promise.resolve();
+  #claimer: Claimer | undefined;
   #stopped: Promise<void> | undefined;
   #registered = false;
   #contactAt = -Infinity;
@@ -87,7 +80,11 @@ export class Worker<T extends Resource> {
       hung: () => this.#runs.hung,
       unfinished: () => this.#runs.unfinished(),
     });
-    this.#reporter = new Reporter({ ...shared, fenced: count => this.#metrics.lost(count) });
+    this.#reporter = new Reporter({
+      ...shared,
+      fenced: count => this.#metrics.lost(count),
+      company: () => this.#claimer?.near === true,
+    });
     this.#lease = new Lease({
       ...shared,
       worker: this.#name,
@@ -112,6 +109,8 @@ export class Worker<T extends Resource> {
       metrics: this.#metrics,
       report: result => this.#reporter.add(result),
       limit: () => this.#share?.limit ?? slots,
+      // A key that a rate limit holds up, or runs that never end, is left to others.
+      ahead: !this.#bucket && controller.longRunning !== true,
     });
     if (controller.longRunning) {
       this.#share = new Share({
@@ -140,7 +139,22 @@ export class Worker<T extends Resource> {
     this.#runs.start();
     this.#lease.start();
     this.#share?.start();
-    this.#loop = this.#work();
+    this.#claimer = new Claimer({
+      client: this.#client,
+      controller: this.#controller.name,
+      worker: this.#name,
+      claimSeconds: () => this.#claimSeconds,
+      lease: this.#lease,
+      reporter: this.#reporter,
+      bucket: this.#bucket,
+      queue: this.#queue,
+      runs: this.#runs,
+      begin: claim => this.#begin(claim),
+      register: () => this.#register(),
+      forgotten: () => (this.#registered = false),
+      reachable: (now, error) => this.#reachable(now, error),
+    });
+    this.#claimer.start();
   }
 
   /** Stops claiming, waits for work in hand, gives the rest back. */
@@ -150,7 +164,7 @@ export class Worker<T extends Resource> {
 
   async #stop(): Promise<void> {
     this.#stopping.abort(new Error('shutting down'));
-    await Promise.all([this.#loop, this.#share?.stop()]);
+    await Promise.all([this.#claimer?.stop(), this.#share?.stop()]);
     // Before the wait, so that others get at once what came for us.
     await this.#queue?.close();
     await this.#runs.drain(this.#drainTime);
@@ -184,74 +198,6 @@ export class Worker<T extends Resource> {
     this.#reachable(true);
   }
 
-  async #work(): Promise<void> {
-    const { signal } = this.#stopping;
-    const backoff = new Backoff(50, 2000);
-    while (!this.#isStopping()) {
-      const room = await this.#runs.room(signal);
-      const free = Math.min(room, (await this.#bucket?.available(signal)) ?? room);
-      if (this.#isStopping()) return;
-      try {
-        if (!this.#registered) await this.#register();
-        const claims = await this.#claim(Math.min(free, largestClaim), signal);
-        if (this.#isStopping()) return; // what came with it is released by the goodbye
-        backoff.reset();
-        this.#reachable(true);
-        for (const claim of claims) this.#begin(claim);
-      } catch (error) {
-        if (this.#isStopping()) return;
-        if (isPlatformError(error, 'NotFound')) this.#registered = false;
-        else this.#reachable(false, error);
-        await backoff.pause(signal, isPlatformError(error) ? (error.retryAfter ?? 0) * 1000 : 0);
-      }
-    }
-  }
-
-  /** Claims by the messages of the queue, or while there is none by long polls. */
-  async #claim(max: number, signal: AbortSignal): Promise<Claim[]> {
-    const queue = this.#queue;
-    if (!queue?.isReady()) return this.#ask({ max, waitSeconds: queue ? bridgePoll : longPoll }, signal);
-    const messages = await queue.take(max, { idleSeconds: this.#silent ? 0 : idleCheck, signal });
-    if (this.#isStopping()) return [];
-    if (!messages) {
-      if (!queue.isReady()) return [];
-      const claims = await this.#ask({ max, waitSeconds: this.#silent ? bridgePoll : 0 }, signal);
-      this.#silent = claims.length > 0;
-      return claims;
-    }
-    this.#silent = false;
-    let refused: RefusedMessage[] = [];
-    try {
-      // As many as there were messages, so that the other replicas have their share.
-      const request = { max: Math.min(max, Math.max(1, messages.keys.length)), messages: messages.keys };
-      const sentAt = performance.now();
-      const answer = await this.#client.controllers.claimForMessages(this.#controller.name, {
-        worker: this.#name,
-        ...request,
-        signal,
-      });
-      this.#lease.extended(sentAt, this.#claimSeconds);
-      refused = answer.refused;
-      return answer.claims;
-    } finally {
-      messages.acknowledge(refused);
-    }
-  }
-
-  async #ask(request: { max: number; waitSeconds?: number }, signal: AbortSignal): Promise<Claim[]> {
-    const sentAt = performance.now();
-    // A long poll's answer says nothing certain about the lease, which is counted from the question.
-    const patient = this.#lease.left > this.#claimSeconds * 500;
-    const claims = await this.#client.controllers.claim(this.#controller.name, {
-      worker: this.#name,
-      ...request,
-      ...(patient ? {} : { waitSeconds: 0 }),
-      signal,
-    });
-    this.#lease.extended(sentAt, this.#claimSeconds);
-    return claims;
-  }
-
   #begin(claim: Claim): void {
     if (claim.kind === 'key') {
       if (this.#share && this.#runs.active >= this.#share.limit) {
@@ -277,13 +223,13 @@ export class Worker<T extends Resource> {
   async #map(claim: MapClaim): Promise<void> {
     const targets = targetsOf(this.#controller, claim);
     const { controllers } = this.#client;
-    for (let start = largestClaim; start < targets.length; start += largestClaim) {
-      const chunk = targets.slice(start, start + largestClaim);
+    for (let start = largestReport; start < targets.length; start += largestReport) {
+      const chunk = targets.slice(start, start + largestReport);
       const keys = chunk.filter(target => 'name' in target);
       if (keys.length > 0) await controllers.enqueue(this.#controller.name, { keys });
       for (const target of chunk) if (!('name' in target)) await controllers.enqueue(this.#controller.name, target);
     }
-    this.#reporter.add({ token: claim.token, result: 'done', enqueue: targets.slice(0, largestClaim) });
+    this.#reporter.add({ token: claim.token, result: 'done', enqueue: targets.slice(0, largestReport) });
   }
 
   /** Gives back claims that came with an answer which never arrived. */

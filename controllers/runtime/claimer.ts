@@ -1,0 +1,204 @@
+import {
+  Backoff,
+  isPlatformError,
+  type Claim,
+  type Client,
+  type RefusedMessage,
+  type WorkQueue,
+} from '../../client/index.js';
+import type { Lease } from './lease.js';
+import type { Bucket } from './rate.js';
+import type { Reporter } from './reporter.js';
+
+/** Seconds of a long poll, and of one that only bridges an outage of RabbitMQ. */
+const longPoll = 25;
+const bridgePoll = 2;
+/** Seconds without a message after which the queue is not believed to be all there is. */
+const idleCheck = 2;
+/** Most keys in one call. */
+const largestClaim = 1000;
+/** Milliseconds after a claim for messages in which the next one is near. */
+const messagesNear = 20;
+
+export interface ClaimerOptions {
+  client: Client;
+  controller: string;
+  worker: string;
+  claimSeconds: () => number;
+  lease: Lease;
+  reporter: Reporter;
+  bucket: Bucket | undefined;
+  /** The controller's queue on RabbitMQ; undefined: long polls alone. */
+  queue: WorkQueue | undefined;
+  /** Where claimed keys go to. */
+  runs: { room(signal: AbortSignal): Promise<number>; settle(room: number): void };
+  begin: (claim: Claim) => void;
+  /** Registers the controller unless the server knows it. @throws PlatformError the API refuses it for good */
+  register: () => Promise<void>;
+  /** The server does not know the controller. */
+  forgotten: () => void;
+  reachable: (now: boolean, error?: unknown) => void;
+}
+
+/**
+ * Claims keys as there is room for them. While there is more work than a claim brings, two claims are under way in turn: one is
+ * answered while the keys of the other run.
+ */
+export class Claimer {
+  readonly #options: ClaimerOptions;
+  readonly #stopping = new AbortController();
+  #loops: Promise<unknown> = Promise.resolve();
+  /** Whether the last claim brought all that it asked for. */
+  #plenty = false;
+  #onPlenty: () => void = () => undefined;
+  /** Loops that are about to claim. */
+  #near = 0;
+  #messagesAt = -Infinity;
+  /** There is work that no message told of: the broker is blocked or in trouble, though it keeps its connections. */
+  #silent = false;
+
+  constructor(options: ClaimerOptions) {
+    this.#options = options;
+  }
+
+  /** Whether the next claim is made within milliseconds, so that results may wait for it. */
+  get near(): boolean {
+    return this.#near > 0 || performance.now() - this.#messagesAt < messagesNear;
+  }
+
+  start(): void {
+    this.#loops = Promise.all([this.#claim(), this.#claimMore()]);
+  }
+
+  /** Ends its calls; what they may have claimed is given back with the worker's goodbye. */
+  async stop(): Promise<void> {
+    this.#stopping.abort(new Error('shutting down'));
+    this.#onPlenty();
+    await this.#loops;
+  }
+
+  async #claim(): Promise<void> {
+    const backoff = new Backoff(50, 2000);
+    while (!this.#isStopping()) await this.#turn(backoff);
+  }
+
+  /** The second loop works while the first one finds more than it can take. A queue of messages has one reader. */
+  async #claimMore(): Promise<void> {
+    const backoff = new Backoff(50, 2000);
+    while (!this.#isStopping()) {
+      if (this.#plenty && !this.#options.queue?.isReady()) await this.#turn(backoff);
+      else await new Promise<void>(resolve => (this.#onPlenty = resolve));
+    }
+  }
+
+  async #turn(backoff: Backoff): Promise<void> {
+    const { bucket, begin, register, runs, forgotten, reachable } = this.#options;
+    const { signal } = this.#stopping;
+    this.#near++;
+    const room = await runs.room(signal);
+    try {
+      const allowed = Math.min(room, (await this.#far(bucket?.available(signal))) ?? room, largestClaim);
+      if (this.#isStopping()) return;
+      await this.#far(register());
+      const claims = await this.#ask(allowed, signal);
+      if (this.#isStopping()) return; // what came with it is released by the goodbye
+      backoff.reset();
+      reachable(true);
+      for (const claim of claims) begin(claim);
+      this.#plenty = claims.length >= allowed;
+      if (this.#plenty) this.#onPlenty();
+    } catch (error) {
+      if (this.#isStopping()) return;
+      this.#plenty = false;
+      if (isPlatformError(error, 'NotFound')) forgotten();
+      else reachable(false, error);
+      await this.#far(backoff.pause(signal, isPlatformError(error) ? (error.retryAfter ?? 0) * 1000 : 0));
+    } finally {
+      runs.settle(room);
+      // What runs and ends within this turn of the event loop is reported with the next claim.
+      await new Promise<void>(resolve => setImmediate(resolve));
+      this.#near--;
+    }
+  }
+
+  /** Waits for what may take long, so that no result waits with it. */
+  async #far<V>(wait: Promise<V> | undefined): Promise<V | undefined> {
+    if (!wait) return undefined;
+    this.#near--;
+    try {
+      return await wait;
+    } finally {
+      this.#near++;
+    }
+  }
+
+  /** Claims by the messages of the queue, or while there is none by long polls. */
+  async #ask(max: number, signal: AbortSignal): Promise<Claim[]> {
+    const { queue } = this.#options;
+    if (!queue?.isReady()) return this.#poll(max, queue ? bridgePoll : longPoll, signal);
+    const messages = await this.#far(queue.take(max, { idleSeconds: this.#silent ? 0 : idleCheck, signal }));
+    if (this.#isStopping()) return [];
+    if (!messages) {
+      if (!queue.isReady()) return [];
+      const claims = await this.#poll(max, this.#silent ? bridgePoll : 0, signal);
+      this.#silent = claims.length > 0;
+      return claims;
+    }
+    this.#silent = false;
+    this.#messagesAt = performance.now();
+    let refused: RefusedMessage[] = [];
+    try {
+      // As many as there were messages, so that the other replicas have their share.
+      const request = { max: Math.min(max, Math.max(1, messages.keys.length)), messages: messages.keys };
+      const answer = await this.#call(request, signal);
+      refused = answer.refused;
+      return answer.claims;
+    } finally {
+      messages.acknowledge(refused);
+    }
+  }
+
+  async #poll(max: number, waitSeconds: number, signal: AbortSignal): Promise<Claim[]> {
+    const { lease, claimSeconds } = this.#options;
+    // A long poll's answer says nothing certain about the lease, which is counted from the question.
+    const patient = !this.#plenty && lease.left > claimSeconds() * 500;
+    // Where there is plenty, the answer comes at once, and what ends meanwhile is reported with the next claim.
+    const call = this.#call({ max, waitSeconds: patient ? waitSeconds : 0 }, signal);
+    return (await (patient ? this.#far(call) : call))?.claims ?? [];
+  }
+
+  /** One call, which takes along what there is to report. */
+  async #call(
+    request: { max: number; waitSeconds?: number; messages?: { type: string; namespace?: string; name: string }[] },
+    signal: AbortSignal,
+  ): Promise<{ claims: Claim[]; refused: RefusedMessage[] }> {
+    const { client, controller, worker, lease, claimSeconds, reporter } = this.#options;
+    const { controllers } = client;
+    const results = reporter.take();
+    const { messages, ...rest } = request;
+    const sentAt = performance.now();
+    let answer: { claims: Claim[]; refused: RefusedMessage[] };
+    if (results.length > 0) {
+      try {
+        const all = await controllers.doneAndClaim(controller, { worker, ...request, results, signal });
+        reporter.reported(results, all.results);
+        answer = all;
+      } catch (error) {
+        reporter.failed(results);
+        throw error;
+      }
+    } else if (messages) {
+      answer = await controllers.claimForMessages(controller, { worker, ...rest, messages, signal });
+    } else {
+      answer = { claims: await controllers.claim(controller, { worker, ...rest, signal }), refused: [] };
+    }
+    // Only claims are on the disk when their answer is sent; a lease that came with none may be forgotten in a crash.
+    if (answer.claims.length > 0) lease.extended(sentAt, claimSeconds());
+    return answer;
+  }
+
+  // A call, because TypeScript takes a flag that it has looked at for settled.
+  #isStopping(): boolean {
+    return this.#stopping.signal.aborted;
+  }
+}
