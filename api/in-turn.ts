@@ -1,0 +1,25 @@
+import type { RequestHandler } from 'express';
+
+/**
+ * Several handlers as one, for the steps that every request goes through: each calls the next one directly. Express's router
+ * compares the path and makes four closures for each layer; eight layers were a tenth of a small write.
+ */
+export function inTurn(...steps: RequestHandler[]): RequestHandler {
+  return (request, response, done) => {
+    let at = 0;
+    const next = (error?: unknown): void => {
+      const step = error == null ? steps[at++] : undefined;
+      if (!step) {
+        done(error);
+        return;
+      }
+      try {
+        // A step that answers later calls `next` itself with what goes wrong.
+        void step(request, response, next);
+      } catch (thrown) {
+        done(thrown);
+      }
+    };
+    next();
+  };
+}
