@@ -139,7 +139,7 @@ function checkFields(
   }
 }
 
-// The models are as they are for the life of the process; listing their fields anew for each object was a fifth of its check.
+// The models are as they are for the life of the process: their fields are listed once, not anew for each object.
 const names = new WeakMap<Fields, string[]>();
 
 function namesOf(fields: Fields): string[] {
