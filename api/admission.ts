@@ -151,10 +151,14 @@ function isResource(object: JsonObject): object is JsonObject & Resource {
 
 /** Puts the mask in place of the secret values that an object brings. Shorter ones than 4 characters would garble any text. */
 function redaction(type: TypeDefinition, object: JsonObject): (text: string) => string {
-  const values = type.secrets.flatMap(({ field }) => {
-    const value = object[field];
-    return isObject(value) ? Object.values(value) : [value];
-  });
-  const texts = values.filter(value => typeof value === 'string' && value.length >= 4);
-  return text => texts.reduce<string>((shown, secret) => shown.replaceAll(String(secret), mask), text);
+  let texts: unknown[] | undefined;
+  return text => {
+    texts ??= type.secrets
+      .flatMap(({ field }) => {
+        const value = object[field];
+        return isObject(value) ? Object.values(value) : [value];
+      })
+      .filter(value => typeof value === 'string' && value.length >= 4);
+    return texts.reduce<string>((shown, secret) => shown.replaceAll(String(secret), mask), text);
+  };
 }

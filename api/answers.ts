@@ -4,12 +4,16 @@ import type { WriteQuery } from './queries.js';
 
 /** Sends JSON text as it is, with the version as entity tag. */
 export function send(response: Response, status: number, json: string, version: string | undefined): void {
-  response.status(status).setHeader('Content-Type', 'application/json; charset=utf-8');
+  response.statusCode = status;
+  response.setHeader('Content-Type', 'application/json; charset=utf-8');
   if (version !== undefined) response.setHeader('ETag', `"${version}"`);
   response.end(json);
 }
 
-/** Answers a write: with the object, or without it for `Prefer: return=minimal`. Nothing of a dry run can be found or matched. */
+/**
+ * Answers a write: with the object, or without it for `Prefer: return=minimal`. Nothing of a dry run can be found or matched.
+ * `location` is a path whose parts are encoded.
+ */
 export function sendOutcome(
   request: Request,
   response: Response,
@@ -17,7 +21,7 @@ export function sendOutcome(
 ): void {
   const real = query.dryRun === undefined;
   for (const text of warningHeaders(outcome.warnings)) response.append('Warning', text);
-  if (real && location !== undefined) response.location(location);
+  if (real && location !== undefined) response.setHeader('Location', location);
   const version = real ? outcome.version : undefined;
   if (!/(^|[,;])\s*return\s*=\s*"?minimal"?\s*($|[,;])/i.test(request.get('Prefer') ?? '')) {
     send(response, status, outcome.json, version);

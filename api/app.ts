@@ -2,15 +2,16 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import express, { type Express } from 'express';
+import express, { Router, type Express, type RequestHandler } from 'express';
 import { isDatabaseAway, type Log } from '../db/index.js';
 import { RegisterRoutes } from '../build/routes.js';
-import { routesByType } from './routes-by-type.js';
+import { routesByPath } from './routes-by-path.js';
 import { refuseWebPages, requireToken } from './access.js';
 import { answerErrors, noRoute } from './error-handler.js';
 import { streamBatches } from './batch-stream.js';
 import { ApiError } from './errors.js';
 import { replayAnswers } from './idempotency.js';
+import { inTurn } from './in-turn.js';
 import type { Metrics } from './metrics.js';
 import type { Platform } from './platform.js';
 import { observe, readBody } from './requests.js';
@@ -36,10 +37,29 @@ export function createApp(options: AppOptions): Express {
   const app = express();
   app.disable('x-powered-by').disable('etag').set('query parser', 'simple');
   app.locals['platform'] = platform;
-  app.use(observe(log, metrics, stalled));
+  app.use(
+    inTurn(
+      observe(log, metrics, stalled),
+      probes(platform, accepting),
+      token === undefined ? refuseWebPages(isLocalHost) : requireToken(token),
+      streamBatches(platform),
+      readBody(body),
+      replayAnswers(platform.idempotency, log),
+      routesByPath(RegisterRoutes),
+    ),
+  );
+  app.get('/metrics', async (_request, response) => void response.type(metrics.contentType).send(await metrics.text()));
+  documentation(app);
+  app.use(noRoute);
+  app.use(answerErrors(log));
+  return app;
+}
 
-  app.get('/healthz', (_request, response) => void response.json({ status: 'ok' }));
-  app.get('/readyz', async (_request, response) => {
+/** `/healthz` and `/readyz`, which need no token; whatever is below `/v1` goes by without a look. */
+function probes(platform: Platform, accepting: () => boolean): RequestHandler {
+  const router = Router();
+  router.get('/healthz', (_request, response) => void response.json({ status: 'ok' }));
+  router.get('/readyz', async (_request, response) => {
     if (!accepting()) throw new ApiError('Unavailable', 'This process is stopping.');
     await platform.database.query({ name: 'ready', text: 'select 1' }).catch((error: unknown) => {
       throw isDatabaseAway(error) ? new ApiError('Unavailable', 'The database does not answer.') : error;
@@ -51,17 +71,11 @@ export function createApp(options: AppOptions): Express {
       ...(broker === undefined ? {} : { broker: broker.state }),
     });
   });
-
-  app.use(token === undefined ? refuseWebPages(isLocalHost) : requireToken(token));
-  app.use(streamBatches(platform));
-  app.use('/v1', readBody(body));
-  app.use(replayAnswers(platform.idempotency, log));
-  app.use(routesByType(RegisterRoutes));
-  app.get('/metrics', async (_request, response) => void response.type(metrics.contentType).send(await metrics.text()));
-  documentation(app);
-  app.use(noRoute);
-  app.use(answerErrors(log));
-  return app;
+  return (request, response, next) => {
+    // OPTIONS is nothing that a probe sends; a router would answer it without a token.
+    if (request.path.startsWith('/v1/') || request.method === 'OPTIONS') next();
+    else router(request, response, next);
+  };
 }
 
 /** `/openapi.json`, and `/docs` that renders it from files of the package: no outside host is asked. */

@@ -36,15 +36,23 @@ export function unknownFields(type: TypeDefinition, body: JsonObject): JsonObjec
   return Object.fromEntries(Object.entries(body).filter(([field]) => !known.has(field)));
 }
 
-/** The given fields of an object, without those that are absent or null. */
+/** The given fields of an object, without those that are absent or null. Their names are ours, never those that a client chose. */
 export function pick(object: JsonObject, fields: string[]): JsonObject {
-  return Object.fromEntries(
-    fields.flatMap(field => (Object.hasOwn(object, field) && object[field] != null ? [[field, object[field]]] : [])),
-  );
+  const picked: JsonObject = {};
+  for (const field of fields) {
+    if (Object.hasOwn(object, field) && object[field] != null) picked[field] = object[field];
+  }
+  return picked;
 }
 
-/** The object without these fields. */
+/** The object without fields that are null. */
+export function withoutNulls(object: JsonObject): JsonObject {
+  return Object.fromEntries(Object.entries(object).filter(([, value]) => value != null));
+}
+
+/** The object without these fields: itself, if it has none of them. */
 export function without(object: JsonObject, fields: string[]): JsonObject {
+  if (!fields.some(field => Object.hasOwn(object, field))) return object;
   return Object.fromEntries(Object.entries(object).filter(([name]) => !fields.includes(name)));
 }
 
@@ -62,7 +70,13 @@ export function sealedOf(stored: StoredObject): Sealed | null {
 
 export function labelsOf(object: JsonObject): Record<string, string> {
   const labels = object['labels'];
-  return isObject(labels) ? Object.fromEntries(Object.entries(labels).map(([key, value]) => [key, String(value)])) : {};
+  if (!isObject(labels)) return {};
+  if (areTexts(labels)) return labels;
+  return Object.fromEntries(Object.entries(labels).map(([key, value]) => [key, String(value)]));
+}
+
+function areTexts(map: JsonObject): map is Record<string, string> {
+  return Object.values(map).every(value => typeof value === 'string');
 }
 
 export function finalizersOf(object: JsonObject): string[] {

@@ -111,9 +111,12 @@ export function isOutcome(status: number): boolean {
 /** Replays the first answer to a request with an Idempotency-Key, or lets it through and keeps its answer. */
 export function replayAnswers(idempotency: Idempotency, log: Log) {
   return (request: Request, response: Response, next: NextFunction): void => {
+    if (request.get('Idempotency-Key') === undefined || !['POST', 'PUT', 'PATCH'].includes(request.method)) {
+      next();
+      return;
+    }
     // Batches keep an answer for each operation; work queues are no objects; a dry run stores nothing that could be done twice.
-    const other = !/^\/v1\/(?!controllers\/|batch$)/.test(request.path) || request.query['dryRun'] !== undefined;
-    if (other || request.get('Idempotency-Key') === undefined || !['POST', 'PUT', 'PATCH'].includes(request.method)) {
+    if (!/^\/v1\/(?!controllers\/|batch$)/.test(request.path) || request.query['dryRun'] !== undefined) {
       next();
       return;
     }

@@ -12,9 +12,11 @@ const longNumber = /(?:^|[[:,])\s*-?(?:[\d.]{16}|[\d.]*[eE][+-]?\d)/;
 /**
  * Parses JSON and keeps integers beyond 2^53 and long decimals exactly: they become LosslessNumber objects, which
  * `stringifyJson` writes back as they were. Throws SyntaxError.
+ *
+ * @param hasLong whether the text may hold such a number, where the caller knows
  */
-export function parseJson(text: string): unknown {
-  if (!longNumber.test(text)) return JSON.parse(text) as unknown;
+export function parseJson(text: string, hasLong = longNumber.test(text)): unknown {
+  if (!hasLong) return JSON.parse(text) as unknown;
   // The native parser goes first for its error message, which has the position.
   JSON.parse(text);
   return parse(text, null, number => (exact(number) ? Number(number) : new LosslessNumber(number)));
@@ -32,7 +34,10 @@ export function copyJson<T>(value: T): T;
 export function copyJson(value: unknown): unknown {
   if (Array.isArray(value)) return value.map((one: unknown) => copyJson(one));
   if (!isObject(value)) return value;
-  return Object.fromEntries(Object.entries(value).map(([field, one]) => [field, copyJson(one)]));
+  // Every field is there before one is set, so that a field "__proto__" is set as a field.
+  const copy = { ...value };
+  for (const [field, one] of Object.entries(value)) if (typeof one === 'object') copy[field] = copyJson(one);
+  return copy;
 }
 
 export function isObject(value: unknown): value is JsonObject {
@@ -55,16 +60,17 @@ export function parseListBody(text: string): unknown[] {
 
 function parseAny(text: string): unknown {
   if (text.trim() === '') throw new ApiError('InvalidJson', 'The body is empty; send JSON.');
+  const hasLong = longNumber.test(text);
   let value: unknown;
   try {
-    value = parseJson(text);
+    value = parseJson(text, hasLong);
   } catch (error) {
     // The lossless parser goes down a level of its stack for each level of the text.
     if (error instanceof RangeError && isDeep(text))
       throw new ApiError('Invalid', `The body is nested deeper than the limit of ${maxDepth} levels.`);
     throw new ApiError('InvalidJson', `The body is not JSON: ${describe(error, text)}`);
   }
-  const violations = unstorable(value, text);
+  const violations = unstorable(value, text, hasLong);
   if (violations.length > 0) throw new ApiError('Invalid', 'The body holds what cannot be stored.', violations);
   return value;
 }
@@ -86,8 +92,8 @@ function describe(error: unknown, text: string): string {
 }
 
 /** What jsonb cannot hold: NUL, halves of surrogate pairs, huge exponents; and nesting beyond the limit. */
-function unstorable(value: unknown, text: string): ErrorDetail[] {
-  const suspicious = /\\u0000|\\u[dD][89a-fA-F]/.test(text) || longNumber.test(text) || /[\ud800-\udfff]/.test(text);
+function unstorable(value: unknown, text: string, hasLong: boolean): ErrorDetail[] {
+  const suspicious = hasLong || /\\u0000|\\u[dD][89a-fA-F]/.test(text) || /[\ud800-\udfff]/.test(text);
   if (!suspicious && !isDeep(text)) return [];
   const found: ErrorDetail[] = [];
   const string = (text: string, path: string) => {

@@ -17,6 +17,13 @@ const limits = {
   value: 63,
   annotationBytes: 256 * 1024,
 };
+const texts = {
+  dataType: 'nestedObjectLiteral',
+  nestedProperties: {},
+  additionalProperties: { dataType: 'string' },
+} as const;
+const finalizerList = { dataType: 'array', array: { dataType: 'string' } } as const;
+const ownerList = { dataType: 'array', array: { ref: 'Owner' } } as const;
 const name = /^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$/;
 const prefix = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
 
@@ -69,15 +76,10 @@ export function checkEnvelope(whole: JsonObject, only?: Set<string>): FieldError
     ? Object.fromEntries(Object.entries(whole).filter(([field]) => only.has(field) || field === 'namespace'))
     : whole;
   const errors: FieldError[] = [];
-  const texts = {
-    dataType: 'nestedObjectLiteral',
-    nestedProperties: {},
-    additionalProperties: { dataType: 'string' },
-  } as const;
   check(texts, object['labels'], 'labels', errors);
   check(texts, object['annotations'], 'annotations', errors);
-  check({ dataType: 'array', array: { dataType: 'string' } }, object['finalizers'], 'finalizers', errors);
-  check({ dataType: 'array', array: { ref: 'Owner' } }, object['owners'], 'owners', errors);
+  check(finalizerList, object['finalizers'], 'finalizers', errors);
+  check(ownerList, object['owners'], 'owners', errors);
   if (errors.length > 0) return errors;
   const { labels, annotations, finalizers, owners } = object;
   if (isObject(labels)) errors.push(...checkLabels(labels, 'labels'));

@@ -101,7 +101,10 @@ const maxObjectBytes = 1_500_000;
 /** The JSON to store of an object, whose secret values count as well. Throws TooLarge. */
 export function sized(object: JsonObject, sealed: Sealed | null = null): string {
   const json = stringifyJson(without(object, ['resourceVersion']));
-  const bytes = Buffer.byteLength(json) + sealedBytes(sealed);
+  const secret = sealedBytes(sealed);
+  // A character takes three bytes at most: those of a small object need not be counted.
+  if (json.length * 3 + secret <= maxObjectBytes) return json;
+  const bytes = Buffer.byteLength(json) + secret;
   if (bytes > maxObjectBytes)
     throw new ApiError('TooLarge', `The object has ${bytes} bytes, the limit is ${maxObjectBytes}.`);
   return json;

@@ -92,11 +92,15 @@ export function observe(log: Log, metrics: Metrics, stalled: number) {
 }
 
 /**
- * Reads JSON bodies ourselves: numbers stay exact, errors have their place. Everything that has a body must say that it is
- * JSON, and send it within `patience` milliseconds.
+ * Reads JSON bodies below `/v1` ourselves: numbers stay exact, errors have their place. Everything that has a body must say that
+ * it is JSON, and send it within `patience` milliseconds.
  */
 export function readBody(patience: number) {
   return (request: Request, _response: Response, next: NextFunction): void => {
+    if (!/^\/v1(?:\/|$)/i.test(request.path)) {
+      next();
+      return;
+    }
     const length = request.get('Content-Length');
     const hasBody = request.get('Transfer-Encoding') !== undefined || (length !== undefined && length !== '0');
     if (!['POST', 'PUT', 'PATCH'].includes(request.method)) {
@@ -104,7 +108,7 @@ export function readBody(patience: number) {
       else next();
       return;
     }
-    const limit = request.baseUrl + request.path === '/v1/batch' ? maxBatchBytes : maxBodyBytes;
+    const limit = request.path === '/v1/batch' ? maxBatchBytes : maxBodyBytes;
     if (Number(length) > limit) {
       next(tooLarge(limit));
       return;

@@ -181,7 +181,7 @@ export class Secrets {
     const key = this.#keys.get(this.#writingId);
     if (!key) throw new MissingEncryptionKey(this.#writingId);
     const nonce = this.#nonce();
-    const cipher = createCipheriv('aes-256-gcm', key, nonce).setAAD(bound(place));
+    const cipher = createCipheriv('aes-256-gcm', key, nonce).setAAD(Buffer.from(bound(place)));
     const text = Buffer.concat([nonce, cipher.update(value, 'utf8'), cipher.final(), cipher.getAuthTag()]);
     return { k: this.#writingId, c: text.toString('base64'), h: this.#tag(value, place) };
   }
@@ -198,14 +198,16 @@ export class Secrets {
     const key = this.#keys.get(value.k);
     if (!key) throw new MissingEncryptionKey(value.k);
     const text = Buffer.from(value.c, 'base64');
-    const decipher = createDecipheriv('aes-256-gcm', key, text.subarray(0, 12)).setAAD(bound(place));
+    const decipher = createDecipheriv('aes-256-gcm', key, text.subarray(0, 12)).setAAD(Buffer.from(bound(place)));
     decipher.setAuthTag(text.subarray(-16));
     return Buffer.concat([decipher.update(text.subarray(12, -16)), decipher.final()]).toString('utf8');
   }
 
   // Tells whether two values are equal without decrypting; survives a rotation of the encryption keys.
   #tag(value: string, place: Place): string {
-    return createHmac('sha256', this.#hmacKey).update(bound(place)).update('\0').update(value).digest('base64');
+    return createHmac('sha256', this.#hmacKey)
+      .update(`${bound(place)}\0${value}`)
+      .digest('base64');
   }
 }
 
@@ -225,8 +227,8 @@ function keyId(key: Buffer): string {
   return createHash('sha256').update(key).digest('hex').slice(0, 8);
 }
 
-function bound(place: Place): Buffer {
-  return Buffer.from(`${place.type}\0${place.uid}\0${place.path}`);
+function bound(place: Place): string {
+  return `${place.type}\0${place.uid}\0${place.path}`;
 }
 
 function isSealed(value: unknown): value is SealedValue {

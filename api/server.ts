@@ -10,6 +10,7 @@ import { Claims } from './claims.js';
 import { Garbage } from './garbage.js';
 import { Idempotency } from './idempotency.js';
 import { refuseMalformed } from './malformed.js';
+import { messageClasses } from './messages.js';
 import { Metrics } from './metrics.js';
 import { Objects } from './objects.js';
 import type { Platform } from './platform.js';
@@ -94,7 +95,8 @@ export class ApiServer {
     const { headers, body, stalled } = this.#options.timeouts ?? patience;
     const accepting = () => this.#accepting;
     const app = createApp({ platform, metrics, token, isLocalHost, accepting, body, stalled, log });
-    const limits = {
+    const settings = {
+      ...messageClasses(app),
       // Longer than load balancers keep idle connections, so that none is closed under a request.
       keepAliveTimeout: 75_000,
       headersTimeout: headers,
@@ -103,7 +105,7 @@ export class ApiServer {
       // Node looks once in this time, 30 s if nobody says so: a slow sender would have that much longer.
       connectionsCheckingInterval: Math.min(5_000, headers / 4),
     };
-    const server = tls ? createHttpsServer({ ...limits, ...readPair(tls) }, app) : createHttpServer(limits, app);
+    const server = tls ? createHttpsServer({ ...settings, ...readPair(tls) }, app) : createHttpServer(settings, app);
     server.on('clientError', refuseMalformed);
     // Node would answer 417 by itself; what somebody expects beyond `100-continue` is nothing to refuse a request for.
     server.on('checkExpectation', app);

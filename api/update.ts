@@ -13,6 +13,7 @@ import {
   serverFields,
   unknownFields,
   without,
+  withoutNulls,
 } from './fields.js';
 import { isObject, stringifyJson, type JsonObject } from './json.js';
 import { JsonPatch } from './json-patch.js';
@@ -40,7 +41,7 @@ export async function prepareChange(change: Change, { secrets, read, admit }: Wo
 
   const compare = (wanted: JsonObject): Comparison => {
     const { masked, sealed, kept, violations } = secrets.seal(type, stored.uid, wanted, sealedOf(stored));
-    const next = pick(masked, Object.keys(masked));
+    const next = withoutNulls(masked);
     const differing = differences(previous, next);
     if (!kept) for (const { field } of type.secrets) if (field in next || field in previous) differing.add(field);
     if (differing.size > 0 || violations.length > 0) check(type, previous, next, wanted, differing, violations);

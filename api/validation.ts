@@ -120,9 +120,11 @@ function checkFields(
   only?: Set<string>,
 ): void {
   const below = (name: string) => (path === '' ? name : `${path}.${name}`);
-  for (const [name, schema] of Object.entries(fields)) {
-    if (only && !only.has(name)) continue;
-    check(schema, Object.hasOwn(object, name) ? object[name] : undefined, below(name), errors);
+  for (const name of namesOf(fields)) {
+    const schema = fields[name];
+    if (!schema || (only && !only.has(name))) continue;
+    const value = Object.hasOwn(object, name) ? object[name] : undefined;
+    if (value !== undefined || schema.required) check(schema, value, below(name), errors);
   }
   if (others === true) return;
   for (const name of Object.keys(object)) {
@@ -135,6 +137,15 @@ function checkFields(
       errors.push({ path: below(name), message: `is unknown; there are ${known}`, unknown: true });
     }
   }
+}
+
+// The models are as they are for the life of the process: their fields are listed once, not anew for each object.
+const names = new WeakMap<Fields, string[]>();
+
+function namesOf(fields: Fields): string[] {
+  let known = names.get(fields);
+  if (!known) names.set(fields, (known = Object.keys(fields)));
+  return known;
 }
 
 function checkUnion(schema: Schema, value: unknown, path: string, errors: FieldError[]): void {
