@@ -3,6 +3,7 @@ export { EmbeddedPostgres, findEmbedded, type EmbeddedAddress, type EmbeddedOpti
 export { migrate } from './migrate.js';
 export { parseConnection, type ConnectionVariables } from './parameters.js';
 export { ensureTypes, type TypeTable } from './types.js';
+export { raiseVersions, type RaisedVersion } from './versions.js';
 export { maintainEventLog, measureEventLog, type EventLogSize } from './event-partitions.js';
 export { ObjectStore } from './objects.js';
 export type { Key, StoredObject } from './read.js';
