@@ -302,7 +302,7 @@ function lines(description: string, model: string) {
 function batchLine(result: Schema | undefined): Schema {
   if (!result) throw new Error('tsoa made no model BatchResult');
   const index = { type: 'integer', minimum: 0, description: 'Which line of the body, from 0, empty ones not counted.' };
-  const properties = { index, ...result.properties };
+  const properties: Record<string, Schema> = { index, ...result.properties };
   // A line has its object always.
   delete properties['truncated'];
   return {
