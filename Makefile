@@ -30,6 +30,10 @@ migrate: dist/.built ## Bring the database to this release
 rotate-key: dist/.built ## Encrypt all secrets anew while the platform runs: ENCRYPTION_KEY=new,old make rotate-key
 	@exec node --enable-source-maps dist/main.js rotate-key
 
+.PHONY: raise-versions
+raise-versions: dist/.built ## After a restored backup: let versions go on above what clients have seen, void claims
+	@exec node --enable-source-maps dist/main.js raise-versions
+
 .PHONY: test
 test: build/.generated tools ## Run all tests on real Postgres and RabbitMQ (TESTS=… for some files)
 	@bash test/run $(TESTS)

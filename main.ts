@@ -15,8 +15,10 @@ import {
   isDatabaseAway,
   migrate,
   parseConnection,
+  raiseVersions,
   sqlState,
   type Log,
+  type RaisedVersion,
 } from './db/index.js';
 import { createLog } from './logging.js';
 import { Exporter, SpanSource } from './tracing/index.js';
@@ -27,6 +29,7 @@ const roles = {
   controllers: 'the controllers alone, as often as wanted',
   migrate: 'brings the database to this release and ends',
   'rotate-key': 'encrypts all secrets anew with the first key of ENCRYPTION_KEY, while the platform runs, and ends',
+  'raise-versions': 'after a restored backup: lets versions go on above what clients have seen, and ends',
 } as const;
 type Role = keyof typeof roles;
 
@@ -42,7 +45,7 @@ async function main(): Promise<void> {
   const [name = 'run'] = process.argv.slice(2);
   const role = (Object.keys(roles) as Role[]).find(one => one === name);
   if (!role) {
-    const list = Object.entries(roles).map(([one, text]) => `  ${one.padEnd(12)} ${text}`);
+    const list = Object.entries(roles).map(([one, text]) => `  ${one.padEnd(14)} ${text}`);
     throw new StartError(`"${name}" is not a role. There are:\n${list.join('\n')}`);
   }
   const settings = readSettings(undefined, role === 'run' || role === 'api');
@@ -60,7 +63,7 @@ async function main(): Promise<void> {
   });
   try {
     const lines = await start(role, settings, parts, log, () => stopping !== undefined);
-    const ends = role === 'migrate' || role === 'rotate-key';
+    const ends = ['migrate', 'rotate-key', 'raise-versions'].includes(role);
     if (lines.length > 0 && (ends || stopping === undefined)) process.stdout.write(`${lines.join('\n')}\n`);
     if (!ends && stopping === undefined) await ended;
   } catch (error) {
@@ -95,6 +98,7 @@ async function start(
     await migrate(connection, log);
     await ensureTypes(database, typeTables(), log);
     if (role === 'migrate') return [];
+    if (role === 'raise-versions') return raised(await raiseVersions(database));
     const encryptionKeys = settings.encryptionKeys ?? [generatedKey(settings.dataDir)];
     if (role === 'rotate-key') return rotate(database, encryptionKeys, log, stopping);
     const bus = new Bus({
@@ -164,6 +168,14 @@ async function rotate(database: Database, keys: Buffer[], log: Log, stopping: ()
   return interrupted
     ? [...lines, 'interrupted: run it again to go on with what is left']
     : [...lines, `done: all secrets are encrypted with the key ${keyId}; the others are needed no longer`];
+}
+
+/** What to tell about raised versions. */
+function raised(types: RaisedVersion[]): string[] {
+  return [
+    ...types.map(({ type, former, version }) => `${type}: versions go on after ${version} (the backup had ${former})`),
+    'done: watchers list again, all claims are void, controllers look at every object once more',
+  ];
 }
 
 /** How the database is reached; starts the embedded one when none is given and none of this DATA_DIR runs. */

@@ -1,6 +1,13 @@
-import { isHeld, keepAnswers, Unstorable, type StoredObject, type Transaction } from '../db/index.js';
+import {
+  isHeld,
+  keepAnswers,
+  Unstorable,
+  type AnswerReference,
+  type StoredObject,
+  type Transaction,
+} from '../db/index.js';
 import { attempts, makeReady, partsOf, type Attempt, type Part, type Ready } from './batch-parts.js';
-import type { ItemResult } from './batch-results.js';
+import { Results } from './batch-results.js';
 import { ApiError } from './errors.js';
 import type { Operation, Prepared, Workshop } from './operation.js';
 import type { Platform } from './platform.js';
@@ -17,12 +24,7 @@ const optimistic = 2;
 export async function carryOutAll(
   platform: Platform,
   tried: Attempt[],
-  finish: (results: ItemResult[]) => {
-    status: number;
-    body: string;
-    reference?: { key: string; line: number; request: string };
-  },
-  dryRun: boolean,
+  { requestId, reference, dryRun }: { requestId: string; reference: AnswerReference | undefined; dryRun: boolean },
 ): Promise<string> {
   const items = tried.map((item, index) => {
     if (item instanceof ApiError) throw blamed(item, index);
@@ -36,19 +38,17 @@ export async function carryOutAll(
     const ahead = attempt <= optimistic ? await readyAll(platform, first) : undefined;
     try {
       const { body } = await platform.store.atomically({ types, removing }, async transaction => {
-        const results: ItemResult[] = [];
+        const results = new Results(requestId);
         const shown = dryRun ? new Map<string, number>() : undefined;
         for (const part of parts) {
           const ready =
             part === first && ahead ? ahead : await readyAll(platform, part, await readPart(transaction, part));
           await store(transaction, part, ready, { results, shown });
         }
-        const finished = finish(results);
-        if (finished.reference) {
-          await keepAnswers(transaction, [{ ...finished.reference, status: finished.status, body: finished.body }]);
-        }
-        if (dryRun) throw new Rehearsed(finished.body);
-        return finished;
+        const body = results.json(tried.length);
+        if (reference) await keepAnswers(transaction, [{ ...reference, status: 200, body }]);
+        if (dryRun) throw new Rehearsed(body);
+        return { body };
       });
       return body;
     } catch (error) {
@@ -115,14 +115,14 @@ async function store(
   transaction: Transaction,
   part: Part,
   ready: Ready[],
-  { results, shown }: { results: ItemResult[]; shown: Map<string, number> | undefined },
+  { results, shown }: { results: Results; shown: Map<string, number> | undefined },
 ): Promise<void> {
   const byType = new Map<string, { index: number; prepared: Prepared; operation: Operation; upsert: boolean }[]>();
   for (const [at, { item, index }] of part.entries()) {
     const one = ready[at];
     if (!one) throw new Error('an operation was not made ready');
     const { prepared, operation } = one;
-    if (one.result) results[index] = one.result;
+    if (one.result) results.set(index, one.result);
     else if (prepared?.item) {
       const list = byType.get(item.type.type) ?? [];
       list.push({ index, prepared, operation, upsert: item.upsert !== undefined });
@@ -130,11 +130,11 @@ async function store(
     } else if (prepared) {
       const { claim } = operation.writer;
       if (claim && !(await isHeld(transaction, claim))) throw blamed(lostClaim(), index);
-      results[index] = {
+      results.set(index, {
         status: 200,
         object: prepared.answer({ version: 0, stamp: '' }).json,
         warnings: prepared.warnings,
-      };
+      });
     }
   }
   for (const [type, list] of [...byType].sort(([a], [b]) => (a < b ? -1 : 1))) {
@@ -150,11 +150,11 @@ async function store(
         const raced = upsert && ['exists', 'missing', 'conflict'].includes(result.outcome);
         throw raced || prepared.mayRetry(result.outcome) ? new Outdated(error) : error;
       }
-      results[index] = {
+      results.set(index, {
         status: operation.verb === 'create' ? 201 : 200,
         object: prepared.answer(shown ? { version: former(shown, type, prepared), stamp: result.stamp } : result).json,
         warnings: prepared.warnings,
-      };
+      });
     });
   }
 }

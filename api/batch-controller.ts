@@ -6,7 +6,8 @@ import { readOperation } from './batch-operations.js';
 import { carryOutAll } from './batch-atomic.js';
 import { carryOutEach } from './batch-each.js';
 import type { Attempt } from './batch-parts.js';
-import { errorJson, explained, resultJson, type ItemResult } from './batch-results.js';
+import { GroupSize } from './batch-group.js';
+import { errorJson, explained, Results } from './batch-results.js';
 import { ApiError, type ErrorBody } from './errors.js';
 import { idempotencyKey, isOutcome, sendStored, usedKey } from './idempotency.js';
 import { stringifyJson } from './json.js';
@@ -31,6 +32,8 @@ export class BatchController extends Controller {
    * Carries out up to 1,000 writes of objects of any types. Each has a result of its own, or with `atomic: true` all are stored or
    * none is; then the answer to a failure is the error of the operation that failed, and its `details` begin with which one that
    * is.
+   *
+   * The answer has 32 MiB at most: objects that do not fit are left out, and `truncated` says so.
    *
    * With `Content-Type: application/x-ndjson` the body has one operation a line, as many as wanted, and the answer one line
    * `{"index", "status", "object" or "error"}` for each, sent while the body is still coming. Whoever sends a body larger than
@@ -89,44 +92,45 @@ export class BatchController extends Controller {
     const platform = this.#platform;
     const context = { platform, writer: writer(request), dryRun };
     // Atomic: the answer as a whole is stored with the writes. Else each has its own line, in case this process dies halfway.
-    const kept =
-      atomic !== true && reference ? await this.#before(reference, operations.length) : new Map<number, StoredAnswer>();
+    const lines = atomic === true ? undefined : reference;
     const tried = operations.map((given, line): Attempt => {
       try {
-        return readOperation(context, given, atomic !== true && reference ? { ...reference, line } : undefined);
+        return readOperation(context, given, lines && { ...lines, line });
       } catch (error) {
         return explained(platform, error);
       }
     });
-    const text = (results: ItemResult[]) =>
-      `{"results":[${results.map(result => `{${resultJson(result, request.id)}}`).join(',')}]}`;
-    if (atomic === true) {
-      const finish = (results: ItemResult[]) => {
-        const answer = text(results);
-        return { status: 200, body: answer, ...(reference ? { reference } : {}) };
-      };
-      return carryOutAll(platform, tried, finish, dryRun);
+    if (atomic === true) return carryOutAll(platform, tried, { requestId: request.id, reference, dryRun });
+    const results = new Results(request.id);
+    const size = new GroupSize();
+    let from = 0;
+    while (from < tried.length) {
+      const to = size.end(tried, from);
+      const before = results.size;
+      const kept = lines ? await this.#before(lines, from, to) : new Map<number, StoredAnswer>();
+      const open: number[] = [];
+      for (let line = from; line < to; line++) {
+        const repeated = kept.get(line);
+        if (repeated) results.set(line, { status: repeated.status, repeated });
+        else open.push(line);
+      }
+      const done = await carryOutEach(
+        platform,
+        open.flatMap(line => tried[line] ?? []),
+      );
+      done.forEach((result, at) => results.set(open[at] ?? NaN, result));
+      size.learn(to - from, results.size - before);
+      from = to;
     }
-    const open = tried.map((_, line) => line).filter(line => !kept.has(line));
-    const done = await carryOutEach(
-      platform,
-      open.flatMap(line => tried[line] ?? []),
-    );
-    const results = tried.map((_, line): ItemResult => {
-      const repeated = kept.get(line);
-      const result = repeated ? { status: repeated.status, repeated } : done[open.indexOf(line)];
-      if (!result) throw new Error(`operation ${line} has no result`);
-      return result;
-    });
-    return text(results);
+    return results.json(tried.length);
   }
 
-  /** What a process that died halfway has done. Throws Invalid when that was another batch. */
-  async #before(reference: AnswerReference, count: number) {
+  /** What a process that died halfway has done of some lines. Throws Invalid when that was another batch. */
+  async #before(reference: AnswerReference, from: number, to: number) {
     const { idempotency } = this.#platform;
     const kept = await idempotency.find([
-      { ...reference, line: 0 },
-      { ...reference, line: count - 1 },
+      { ...reference, line: from },
+      { ...reference, line: to - 1 },
     ]);
     if ([...kept.values()].some(answer => answer.request !== reference.request)) throw usedKey();
     return kept;

@@ -5,6 +5,7 @@ import { models } from '../build/models.js';
 import type { BatchOperation } from './batch.js';
 import { readOperation } from './batch-operations.js';
 import { carryOutEach } from './batch-each.js';
+import { GroupSize } from './batch-group.js';
 import { asksRules, nameOf, type Attempt } from './batch-parts.js';
 import { errorJson, explained, resultJson, type ItemResult } from './batch-results.js';
 import { ApiError } from './errors.js';
@@ -17,11 +18,7 @@ import { mediaType, unpacked } from './requests.js';
 import { writer } from './resource-controller.js';
 import { check, type FieldError } from './validation.js';
 
-/**
- * Operations that travel together, and how many such groups are under way. A group begins small and grows while its answers
- * are: a line of 100 bytes may be answered with an object of 1.5 MB.
- */
-const groupSize = { first: 50, most: 500 };
+/** What the lines of one group have together, and how many groups are under way. */
 const groupBytes = 2_000_000;
 const mostGroups = 2;
 /** A client that neither sends nor reads for so long is gone, in ms. */
@@ -60,7 +57,7 @@ class BatchStream {
   /** The types of what is under way, and of what was before it without a pause. */
   #types: string[] = [];
   #written: Promise<void> = Promise.resolve();
-  #groupSize = groupSize.first;
+  readonly #groupSize = new GroupSize();
 
   constructor(platform: Platform, request: Request, response: Response) {
     this.#platform = platform;
@@ -82,7 +79,7 @@ class BatchStream {
       response.status(200).setHeader('Content-Type', 'application/x-ndjson; charset=utf-8');
       response.flushHeaders();
       for (;;) {
-        const group = await lines.take(this.#groupSize, groupBytes);
+        const group = await lines.take(this.#groupSize.next, groupBytes);
         if (group === undefined || response.destroyed) break;
         await this.#schedule(group.map(line => this.#read(line, author)));
       }
@@ -165,8 +162,7 @@ class BatchStream {
     });
     await idempotency.keep(answers);
     const text = lines.join('');
-    const fitting = Math.floor((jobs.length * 2 * groupBytes) / text.length);
-    this.#groupSize = Math.max(1, Math.min(this.#groupSize * 4, fitting, groupSize.most));
+    this.#groupSize.learn(jobs.length, text.length);
     return text;
   }
 

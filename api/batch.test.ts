@@ -422,6 +422,25 @@ describe('batches', () => {
     expect((await read('load7')).body.generation).to.equal(1);
   }).timeout(30_000);
 
+  it('answers with 32 MiB at most: of what does not fit, that it is done', async function () {
+    this.timeout(30_000);
+    const name = fresh();
+    await api.call('POST', '/v1/clusters', cluster(name, { context: 'x'.repeat(1_400_000) }));
+    const operations = Array.from({ length: 25 }, (_, i) => ({
+      op: 'patch',
+      type: 'clusters',
+      namespace: 'foo',
+      name,
+      patch: i === 24 ? { labels: { last: 'yes' } } : {},
+    }));
+    const answer = await batch(operations);
+    expect(statuses(answer)).to.deep.equal(operations.map(() => 200));
+    const { results } = answer.body as { results: { status: number; object?: object; truncated?: boolean }[] };
+    expect(results.filter(({ object }) => object !== undefined)).to.have.length(23);
+    expect(results.at(-1)).to.deep.equal({ status: 200, truncated: true });
+    expect((await read(name)).body.labels).to.deep.equal({ last: 'yes' });
+  });
+
   it('refuses too many operations and too large a body', async () => {
     const many = await batch(Array.from({ length: 1_001 }, () => ({ op: 'delete', type: 'clusters', name: 'x' })));
     expect(many.status).to.equal(422);

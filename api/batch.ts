@@ -58,7 +58,7 @@ export interface BatchInput {
   operations: BatchOperation[];
 }
 
-/** What became of an operation: `object`, or `error` if it was refused. */
+/** What became of an operation: `object`, or `truncated` in its place, or `error` if it was refused. */
 export interface BatchResult {
   /**
    * The HTTP status that the operation alone would have had.
@@ -67,6 +67,11 @@ export interface BatchResult {
   status: number;
   /** The object as stored; of a deletion, as it was last. */
   object?: { [field: string]: unknown };
+  /**
+   * The operation is done, and its object was left out, since one answer holds 32 MiB at most. Read it by its key, or send the
+   * operations as lines: their answer has no limit.
+   */
+  truncated?: boolean;
   /** What the caller should know though the write is done. */
   warnings?: string[];
   error?: ErrorBody['error'];

@@ -10,7 +10,7 @@ export interface ControllerInput {
   type: string;
   /**
    * Which parts of a change make a key: `spec`, `metadata`, `status`, `deletion`, `owners` (the object came with owners, they
-   * changed, or it is being deleted or gone). Left out: `spec`, `metadata` and `deletion`.
+   * changed, it is being deleted, or it is gone and others name it as their owner). Left out: `spec`, `metadata` and `deletion`.
    * @uniqueItems
    */
   on?: ('spec' | 'metadata' | 'status' | 'deletion' | 'owners')[];

@@ -81,7 +81,16 @@ export class Bus {
       onGain: name => this.#relays.get(name.replace('relay:', ''))?.wake(),
       log,
     });
-    this.#feeder = rabbit && new Feeder({ database, rabbit, wakeups: this.#wakeups, leads: leads('work'), log });
+    this.#feeder =
+      rabbit &&
+      new Feeder({
+        database,
+        rabbit,
+        wakeups: this.#wakeups,
+        leads: leads('work'),
+        traceOf: (key, controller) => this.#traces.get(key.type)?.known(key, controller),
+        log,
+      });
     this.#housekeeping = new Housekeeping({
       database,
       types,

@@ -6,6 +6,7 @@ import {
   unsend,
   unsendKeys,
   type Database,
+  type Key,
   type Log,
   type SentKeys,
 } from '../db/index.js';
@@ -21,6 +22,17 @@ const urgentRoom = 16;
 const sweepAfter = 10;
 /** Most keys sent in a step. */
 const step = 1_000;
+
+export interface FeederOptions {
+  database: Database;
+  rabbit: RabbitTransport;
+  wakeups: Wakeups;
+  /** Whether this replica feeds the queues now. */
+  leads: () => boolean;
+  /** The trace (`traceparent`) in which a key was changed last, as far as it is known. */
+  traceOf: (key: { type: string } & Key, controller: string) => string | undefined;
+  log: Log;
+}
 
 /** What the feeder remembers of a controller. */
 interface Feed {
@@ -44,21 +56,17 @@ export class Feeder {
   readonly #rabbit: RabbitTransport;
   readonly #log: Log;
   readonly #leads: () => boolean;
+  readonly #traceOf: FeederOptions['traceOf'];
   readonly #loop: Loop;
   readonly #sweeper: Loop;
   readonly #feeds = new Map<string, Feed>();
   readonly #stopListening: (() => void)[];
 
-  constructor(options: {
-    database: Database;
-    rabbit: RabbitTransport;
-    wakeups: Wakeups;
-    leads: () => boolean;
-    log: Log;
-  }) {
+  constructor(options: FeederOptions) {
     this.#database = options.database;
     this.#rabbit = options.rabbit;
     this.#leads = options.leads;
+    this.#traceOf = options.traceOf;
     this.#log = options.log;
     this.#loop = new Loop({ name: 'feeding queues', step: () => this.#feed(), interval: 100, log: options.log });
     this.#stopListening = [
@@ -117,7 +125,10 @@ export class Feeder {
     await this.#rabbit.prepare(controller);
     const keys = await takeUnsent(this.#database, controller, Math.min(room, step));
     try {
-      await this.#rabbit.send(controller, keys);
+      await this.#rabbit.send(
+        controller,
+        keys.map(key => ({ ...key, traceparent: this.#traceOf(key, controller) })),
+      );
     } catch (error) {
       await unsendKeys(this.#database, controller, keys);
       throw error;

@@ -5,7 +5,16 @@ import type { Log, LogEvent } from '../db/index.js';
 
 /** A key on its way to a worker, or the news that a watched type has events to map. */
 export type WorkMessage =
-  { type: string; namespace: string; name: string; uid: string | null; version: number | null } | { map: string };
+  | {
+      type: string;
+      namespace: string;
+      name: string;
+      uid: string | null;
+      version: number | null;
+      /** The trace of the change that it was queued for, where that is traced; a header, as of events. */
+      traceparent?: string | undefined;
+    }
+  | { map: string };
 
 /** Objects beyond this many bytes stay out of messages, which then say `truncated`: brokers are no object stores. */
 const largestObject = 64 * 1024;
@@ -146,7 +155,15 @@ export class RabbitTransport {
     await this.#declareQueue(queue);
     // Without `mandatory` the broker confirms what it throws away.
     const envelope = { routingKey: queue, durable: true, mandatory: true, contentType: 'application/json' };
-    await this.#all(messages.map(message => this.#publisher.send(envelope, workBody(message))));
+    await this.#all(
+      messages.map(message => {
+        const traced = 'traceparent' in message && message.traceparent !== undefined;
+        return this.#publisher.send(
+          traced ? { ...envelope, headers: { traceparent: message.traceparent } } : envelope,
+          workBody(message),
+        );
+      }),
+    );
     // What comes back comes before its confirmation, but is told a turn of the event loop later.
     await nextTurn();
     if (!this.#missing.delete(queue)) return;

@@ -1,5 +1,7 @@
 import { expect } from 'chai';
+import { Connection } from 'rabbitmq-client';
 import { startApi, type TestApi } from '../test/platform.js';
+import { sharedRabbit } from '../test/rabbitmq.js';
 import { until } from '../test/until.js';
 
 describe('the traces of claimed keys', () => {
@@ -85,6 +87,34 @@ describe('the traces of claimed keys', () => {
       await api.call('DELETE', '/v1/clusters/default/b');
       const [gone] = await claim();
       await done(gone!.token);
+    }
+  });
+});
+
+describe('the messages of a work queue', () => {
+  it('carry the trace of the change that they were sent for, as those of events do', async function () {
+    this.timeout(60_000);
+    const { url: amqpUrl } = await sharedRabbit();
+    const api = await startApi({ amqpUrl });
+    const broker = new Connection(amqpUrl);
+    broker.on('error', () => undefined);
+    try {
+      const queue = 'syncsets.work.tracedmessages';
+      await api.call('PUT', '/v1/controllers/tracedmessages', { type: 'clusters' });
+      const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
+      const message = () =>
+        until(() => broker.basicGet({ queue, noAck: true }), { what: 'a message', deadline: 20_000 });
+      await until(() => broker.queueDeclare({ queue, passive: true }), { what: 'the queue', deadline: 20_000 });
+      await api.call('POST', '/v1/clusters', { name: 'plain' });
+      expect((await message()).headers).to.not.have.property('traceparent');
+      await api.call('POST', '/v1/clusters', { name: 'traced' }, { traceparent });
+      const traced = await message();
+      expect(traced.body).to.include({ type: 'clusters', name: 'traced' });
+      expect(traced.headers).to.include({ traceparent });
+      await api.call('DELETE', '/v1/controllers/tracedmessages');
+    } finally {
+      await broker.close();
+      await api.stop();
     }
   });
 });

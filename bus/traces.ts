@@ -59,7 +59,12 @@ export class Traces {
   async of(key: TracedKey, controller: string): Promise<string | undefined> {
     if (!this.#used || !followed.has(key.reason)) return undefined;
     if (key.object !== null) await this.#reach(versionOf(key.object));
-    const trace = this.#keys.get(`${key.namespace}/${key.name}`);
+    return this.known(key, controller);
+  }
+
+  /** The same as far as this replica knows now, whatever the key was queued for. */
+  known({ namespace, name }: { namespace: string; name: string }, controller: string): string | undefined {
+    const trace = this.#keys.get(`${namespace}/${name}`);
     return trace?.by === controller ? trace.before?.traceparent : trace?.traceparent;
   }
 

@@ -1,5 +1,6 @@
 import {
   advanceWork,
+  namedAsOwners,
   relayPosition,
   relayWork,
   type Database,
@@ -85,7 +86,8 @@ export class WorkRelay {
     const events = recent.slice(0, batch);
     const last = events.at(-1);
     if (!last) return false;
-    const keys = events.flatMap(event => keysOf(event, position));
+    const owners = await this.#owners(events, position);
+    const keys = events.flatMap(event => keysOf(event, position, owners));
     if (keys.length === 0 && position.mappers.length === 0 && !this.#isDue(recent.length)) return false;
     const woken = await advanceWork(database, type, {
       from: position.work,
@@ -97,6 +99,16 @@ export class WorkRelay {
     this.#position = woken && { ...position, work: last.version };
     if (woken) this.#wake([...woken, ...position.mappers]);
     return woken === undefined || recent.length > events.length;
+  }
+
+  /**
+   * Those of the objects that are gone by these events which others name as their owner, by uid. Most own nothing, and would
+   * make a key each for nothing. Asked after their deletion was committed: whoever names one later makes a key of its own.
+   */
+  async #owners(events: LogEvent[], { interested }: RelayPosition): Promise<Set<string>> {
+    if (!interested.some(({ interests }) => interests.includes('owners'))) return new Set();
+    const gone = events.flatMap(({ op, uid }) => (op === 'DELETED' ? [uid] : []));
+    return gone.length === 0 ? new Set() : namedAsOwners(this.#options.database, gone);
   }
 
   async #fromLog(): Promise<boolean> {
@@ -119,12 +131,18 @@ export class WorkRelay {
   }
 }
 
-/** One key for each controller that an event interests; a controller is not woken by what it wrote on its own key. */
-function keysOf(event: LogEvent, position: RelayPosition): NewKey[] {
+/**
+ * One key for each controller that an event interests; a controller is not woken by what it wrote on its own key.
+ *
+ * @param owners uids of deleted objects that others name as their owner; what becomes of others interests nobody as `owners`
+ */
+function keysOf(event: LogEvent, position: RelayPosition, owners: Set<string>): NewKey[] {
+  const lonely = event.op === 'DELETED' && !owners.has(event.uid);
+  const changed = lonely ? event.changed.filter(part => part !== 'owners') : event.changed;
   return position.interested
     .filter(
       ({ name, interests }) =>
-        event.changed.some(part => interests.includes(part)) && !(event.own && event.actor === `controller:${name}`),
+        changed.some(part => interests.includes(part)) && !(event.own && event.actor === `controller:${name}`),
     )
     .map(({ name }) => ({
       controller: name,

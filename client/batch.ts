@@ -37,10 +37,14 @@ type OperationOn<Type extends keyof Kinds> =
 /** One write of a batch; `upsert` creates the object or replaces it, with `unlessNewer` only if the stored one is not newer. */
 export type BatchWrite = { [Type in keyof Kinds]: OperationOn<Type> }[keyof Kinds];
 
-/** What became of a write: the object as stored (of a deletion, as it was last), or why it was refused. */
+/**
+ * What became of a write: the object as stored (of a deletion, as it was last), or why it was refused. `truncated`: it is done,
+ * and the object was left out, since the server answers a batch with 32 MiB at most; `load` has no such limit.
+ */
 export type BatchOutcome<T = Resource> =
-  | { status: number; object: T; warnings?: string[]; error?: undefined }
-  | { status: number; object?: undefined; warnings?: undefined; error: PlatformError };
+  | { status: number; object: T; truncated?: undefined; warnings?: string[]; error?: undefined }
+  | { status: number; object?: undefined; truncated: true; warnings?: string[]; error?: undefined }
+  | { status: number; object?: undefined; truncated?: undefined; warnings?: undefined; error: PlatformError };
 
 /** The outcomes of writes, each with the type of its object, in their order. */
 export type BatchOutcomes<Writes extends readonly BatchWrite[]> = {
@@ -129,12 +133,14 @@ function rehearsal(dryRun: boolean | undefined): { dryRun?: 'All' } {
 }
 
 function outcomeOf(result: unknown): BatchOutcome {
-  const { status, object, warnings, error } = isRecord(result) ? result : {};
+  const { status, object, truncated, warnings, error } = isRecord(result) ? result : {};
   if (typeof status !== 'number') throw new TypeError('The server sent a result without status');
   const read = readError(error);
   if (read) return { status, error: new PlatformError(status, read) };
+  const more = Array.isArray(warnings) ? { warnings: warnings as string[] } : {};
+  if (truncated === true) return { status, truncated, ...more };
   // The server validates what it sends.
-  return { status, object: object as Resource, ...(Array.isArray(warnings) && { warnings: warnings as string[] }) };
+  return { status, object: object as Resource, ...more };
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

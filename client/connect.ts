@@ -35,6 +35,8 @@ export interface ConnectOptions {
    * connect({ onWarning: (text, { method, path }) => console.warn(`${method} ${path}: ${text}`) });
    */
   onWarning?: (text: string, call: { method: string; path: string }) => void;
+  /** Told of each attempt of a call, for those who count: its status, or `<error>` when no answer came. It must not throw. */
+  onAnswer?: (attempt: { method: string; host: string; code: string }) => void;
   /** Where troubles in the background are reported. Default: warnings of the process. */
   log?: Log;
 }

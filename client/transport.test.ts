@@ -92,6 +92,24 @@ describe('transport', () => {
     expect(asked).to.equal(3);
   });
 
+  it('tells of each attempt, and of one that got no answer', async () => {
+    let asked = 0;
+    const server = await serve((_, response) => {
+      if (++asked < 2) failure(response, 429, 'TooManyRequests', { 'retry-after': '0' });
+      else if (asked < 3) json(response, 200, {});
+      else response.destroy();
+    });
+    const told: string[] = [];
+    const onAnswer = ({ method, host, code }: { method: string; host: string; code: string }) =>
+      told.push(`${method} ${host} ${code}`);
+    const transport = open(server.url, { retrySeconds: 0, onAnswer });
+    const { host } = new URL(server.url);
+    await transport.send({ method: 'GET', path: '/v1/clusters' }).catch(() => undefined);
+    await transport.send({ method: 'GET', path: '/v1/clusters' });
+    await caught(transport.send({ method: 'GET', path: '/v1/clusters' }));
+    expect(told).to.deep.equal([`GET ${host} 429`, `GET ${host} 200`, `GET ${host} <error>`]);
+  });
+
   it('repeats after 503 only what has the effect of once, and not beyond its budget', async () => {
     const server = await serve((_, response) => failure(response, 503, 'Unavailable', { 'retry-after': '0' }));
     const transport = open(server.url, { retrySeconds: 0.5 });

@@ -24,6 +24,8 @@ export interface TransportOptions {
   signal?: AbortSignal;
   /** Told what the server warns of though it did what was asked, and on which call. */
   onWarning?: (text: string, call: { method: string; path: string }) => void;
+  /** Told of each attempt of a call, for those who count: its status, or `<error>` when no answer came. It must not throw. */
+  onAnswer?: (attempt: { method: string; host: string; code: string }) => void;
 }
 
 /** One request. */
@@ -201,6 +203,7 @@ export class Transport {
         answer?.destroy(error);
         request.destroy(error);
       };
+      const told = (code: string) => this.#options.onAnswer?.({ method: call.method, host: this.#base.host, code });
       const onAbort = () => fail(asError(signal?.reason));
       signal?.addEventListener('abort', onAbort, { once: true });
       this.#active.add(fail);
@@ -216,9 +219,11 @@ export class Transport {
       });
       request.once('response', response => {
         answer = response;
+        told(String(response.statusCode));
         resolve(response);
       });
       request.on('error', error => {
+        if (!answer) told('<error>');
         reject(failed ? error : this.#connectionError(call, connected, error));
       });
       if (call.lines) {

@@ -1,4 +1,5 @@
 import type { Database, Queries } from './database.js';
+import { insistOn } from './races.js';
 
 /** A controller's registration: what it reconciles and what else it watches. */
 export interface Registration {
@@ -64,7 +65,7 @@ export async function registerController(
   database: Database,
   wanted: Registration,
 ): Promise<{ stored: Registration; woken: string[]; refused: boolean }> {
-  return database.transaction(async queries => {
+  return insistOn(database, async queries => {
     await queries.query({
       text: `select pg_advisory_xact_lock(hashtext('syncsets controller ' || $1))`,
       values: [wanted.name],
@@ -158,7 +159,7 @@ async function lockCursors(queries: Queries): Promise<void> {
 
 /** Forgets a controller with all its work; false when there is none of that name. */
 export async function deleteController(database: Database, name: string): Promise<boolean> {
-  return database.transaction(async queries => {
+  return insistOn(database, async queries => {
     await lockCursors(queries);
     const rows = await queries.query({
       text: 'delete from syncsets.controllers where name = $1 returning 1',

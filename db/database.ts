@@ -36,6 +36,14 @@ types.setTypeParser(pg.types.builtins.INT8, Number);
 // A database that vanished without a word (a failover, a cut cable) is noticed by silence: the system's own default is 2 h.
 const patience = { keepAlive: true, keepAliveInitialDelayMillis: 10_000 };
 
+/** So often a statement that others stood in the way of is run. Each time may cost Postgres' deadlock_timeout, 1 s. */
+const repeats = 5;
+
+/** Whether a statement or transaction was undone in favour of another one: a deadlock or a serialization failure. */
+export function isVictim(error: unknown): boolean {
+  return ['40P01', '40001'].includes(sqlState(error) ?? '');
+}
+
 /** Queries on one connection. Several at once wait for each other: the driver is to refuse them in its next release. */
 function oneByOne(client: pg.ClientBase): Queries {
   let last: Promise<unknown> = Promise.resolve();
@@ -93,12 +101,19 @@ export class Database implements Queries {
     await this.#pool.end();
   }
 
+  /** As `Queries` say; one that another transaction stood in the way of was undone as a whole, and is run again a few times. */
   async query<Row extends QueryResultRow>(statement: {
     name?: string;
     text: string;
     values?: unknown[];
   }): Promise<Row[]> {
-    return (await this.#pool.query<Row>(statement)).rows;
+    for (let repeat = 1; ; repeat++) {
+      try {
+        return (await this.#pool.query<Row>(statement)).rows;
+      } catch (error) {
+        if (repeat >= repeats || !isVictim(error)) throw error;
+      }
+    }
   }
 
   /** Runs `work` in one transaction: committed when it returns, rolled back when it throws. */

@@ -24,7 +24,7 @@ export interface EventLogSize {
   partitions: number;
   /** How long ago the oldest partition began, in seconds; null: there is none. */
   seconds: number | null;
-  /** Events that the relay has yet to make work of, and to publish. */
+  /** Events that the relay has yet to make work of, and to publish; what the log has lost is not published any more. */
   workLag: number;
   publishLag: number;
 }
@@ -100,7 +100,7 @@ export async function measureEventLog(database: Database): Promise<EventLogSize[
     name: 'measure-event-log',
     text: `select t.type, t.version - t.log_start as events, coalesce(p.bytes, 0)::bigint as bytes, p.partitions,
         extract(epoch from clock_timestamp() - p.since)::double precision as seconds,
-        t.version - c.work as "workLag", t.version - c.published as "publishLag"
+        t.version - c.work as "workLag", t.version - greatest(c.published, t.log_start) as "publishLag"
       from syncsets.types t join syncsets.cursors c using (type)
       cross join lateral (
         select count(*)::integer as partitions, sum(pg_total_relation_size(i.inhrelid)) as bytes,

@@ -3,6 +3,7 @@ export { EmbeddedPostgres, findEmbedded, type EmbeddedAddress, type EmbeddedOpti
 export { migrate } from './migrate.js';
 export { parseConnection, type ConnectionVariables } from './parameters.js';
 export { ensureTypes, type TypeTable } from './types.js';
+export { raiseVersions, type RaisedVersion } from './versions.js';
 export { maintainEventLog, measureEventLog, type EventLogSize } from './event-partitions.js';
 export { ObjectStore } from './objects.js';
 export type { Key, StoredObject } from './read.js';
@@ -78,5 +79,5 @@ export {
 export { claimMap, finishMap, type MapOutcome } from './maps.js';
 export { platformKey, rewrapPlatformKey, type WrappedKey } from './keys.js';
 export { reseal, sealedByOthers, type SealedRow } from './sealed.js';
-export { dependents, ownerStates, selectedKeys, type Dependent, type OwnerState } from './owners.js';
+export { dependents, namedAsOwners, ownerStates, selectedKeys, type Dependent, type OwnerState } from './owners.js';
 export { expireNotices, listNotices, recordNotice, type NoticeRow } from './notices.js';

@@ -1,5 +1,6 @@
 import { enqueueAll, findController } from './controllers.js';
 import type { Database } from './database.js';
+import { insistOn } from './races.js';
 import { enqueueKeys, type ClaimedMap, type EnqueueTarget } from './work.js';
 
 /**
@@ -12,7 +13,7 @@ export async function claimMap(
   worker: string,
   limit: number,
 ): Promise<ClaimedMap | undefined> {
-  return database.transaction(async queries => {
+  return insistOn(database, async queries => {
     const [map] = await queries.query<{
       type: string;
       version: number;
@@ -72,7 +73,7 @@ export async function finishMap(
   map: { controller: string; type: string; nonce: string },
   result: MapOutcome,
 ): Promise<{ held: boolean; woken: boolean }> {
-  return database.transaction(async queries => {
+  return insistOn(database, async queries => {
     const held = await queries.query({
       text: `select from syncsets.maps m join syncsets.workers k on k.controller = m.controller and k.worker = m.worker
         where m.controller = $1 and m.type = $2 and m.nonce = $3 and k.expires_at > clock_timestamp() for update of m`,

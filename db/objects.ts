@@ -31,6 +31,7 @@ export class ObjectStore {
       writer = new Batch({
         run: items => writeItems(this.#database, type, items, this.#committed),
         key: one => `${one.namespace}/${one.name}`,
+        foregone,
         size: one =>
           Buffer.byteLength(one.object ?? '') +
           Buffer.byteLength(one.before ?? '') +
@@ -98,4 +99,13 @@ export class ObjectStore {
     });
     return rows[0]?.version;
   }
+}
+
+/**
+ * What a write that was computed from a version must come to, once another write has replaced that version. One with a claim
+ * or a kept answer is decided by those first, in the database.
+ */
+function foregone(item: WriteItem, before: WriteItem, result: WriteResult): WriteResult | undefined {
+  if (result.outcome !== 'ok' || before.op !== 'update' || item.claim || item.answer) return undefined;
+  return item.expect !== undefined && item.expect < result.version ? { outcome: 'conflict' } : undefined;
 }

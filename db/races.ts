@@ -1,5 +1,5 @@
 import pg from 'pg';
-import type { Database } from './database.js';
+import { isVictim, type Database, type Queries } from './database.js';
 import { cutConstraint, makeEventPartitions } from './event-partitions.js';
 
 const repeats = 20;
@@ -23,9 +23,14 @@ export async function insist<T>(database: Database, types: string[], work: () =>
   }
 }
 
+/** One transaction, run again as a whole as `insist` says; `work` does nothing but query, and returns what it found. */
+export function insistOn<T>(database: Database, work: (queries: Queries) => Promise<T>): Promise<T> {
+  return insist(database, [], () => database.transaction(work));
+}
+
 function isLostRace(error: unknown): boolean {
-  if (!(error instanceof pg.DatabaseError)) return false;
-  return error.code === '40P01' || (error.code === '23505' && error.constraint === 'answers_pkey');
+  if (isVictim(error)) return true;
+  return error instanceof pg.DatabaseError && error.code === '23505' && error.constraint === 'answers_pkey';
 }
 
 /** None that holds this moment, which is the check violation (23514) without a constraint, or one that is about to be cut. */

@@ -1,5 +1,5 @@
 import type { Database, Queries } from './database.js';
-import { insist } from './races.js';
+import { insist, insistOn } from './races.js';
 import type { Key } from './read.js';
 import { selectorSql, type Selector } from './selectors.js';
 import type { ClaimReference } from './write.js';
@@ -292,7 +292,7 @@ export async function shrinkLease(
 
 /** Ends a worker's lease; true when keys that it held are queued again. */
 export async function releaseWorker(database: Database, controller: string, worker: string): Promise<boolean> {
-  return database.transaction(async queries => {
+  return insistOn(database, async queries => {
     await queries.query({
       text: 'select from syncsets.workers where controller = $1 and worker = $2 for update',
       values: [controller, worker],

@@ -7,6 +7,7 @@ import { startControllers } from '../controllers/index.js';
 import { deployed, find, kubectl, root } from './kubernetesObjects.js';
 import { startApi, type TestApi } from './platform.js';
 import { sharedRabbit } from './rabbitmq.js';
+import { until } from './until.js';
 
 const read = (file: string) => readFileSync(join(root, 'manifests/monitoring', file), 'utf8');
 
@@ -35,6 +36,7 @@ function metricsOf(expression: string): string[] {
 
 describe('Monitoring', () => {
   const served = new Set<string>();
+  let ofControllers = '';
   let api: TestApi;
 
   before(async function () {
@@ -45,8 +47,11 @@ describe('Monitoring', () => {
     const controllers = startControllers({ apiUrl: api.url, healthPort: 0, log: () => undefined });
     await controllers.start();
     try {
+      const own = `http://127.0.0.1:${String(controllers.healthPort)}/metrics`;
+      const text = async () => (await fetch(own)).text();
+      await until(async () => (await text()).includes('method="PUT"'), { what: 'the registrations', deadline: 20_000 });
       for (const url of [api.url, `http://127.0.0.1:${String(controllers.healthPort)}`]) {
-        const text = await (await fetch(`${url}/metrics`)).text();
+        const text = (ofControllers = await (await fetch(`${url}/metrics`)).text());
         for (const [, name = '', type] of text.matchAll(/^# TYPE (\w+) (\w+)$/gm)) {
           served.add(name);
           if (type === 'histogram') for (const part of ['bucket', 'count', 'sum']) served.add(`${name}_${part}`);
@@ -60,7 +65,11 @@ describe('Monitoring', () => {
 
   it('draws in its dashboard only metrics that the API or the controllers serve', () => {
     const drawn = panels.flatMap(({ targets = [] }) => targets.flatMap(({ expr }) => metricsOf(expr)));
-    expect(drawn).to.include.members(['workqueue_depth', 'controller_runtime_reconcile_total']);
+    expect(drawn).to.include.members([
+      'workqueue_depth',
+      'controller_runtime_reconcile_total',
+      'rest_client_requests_total',
+    ]);
     expect(drawn.filter(name => !served.has(name))).to.deep.equal([]);
   });
 
@@ -73,6 +82,13 @@ describe('Monitoring', () => {
         alert,
       ).to.deep.equal([]);
     }
+  });
+
+  it('counts the requests of controllers as controller-runtime does, by status, method and host', () => {
+    const { host } = new URL(api.url);
+    expect(ofControllers).to.match(
+      new RegExp(`^rest_client_requests_total\\{code="200",method="PUT",host="${host}"\\} [1-9]`, 'm'),
+    );
   });
 
   it('says with every alert what is wrong, how bad it is and what to do', () => {

@@ -42,7 +42,7 @@ describe('until', () => {
     const never = (look: () => unknown) =>
       until(look, { what: 'the end of the world', deadline: 50 }).catch((error: unknown) => String(error));
     expect(await never(() => undefined)).to.equal(
-      'Error: waited 50 ms for the end of the world; the last look gave undefined',
+      'Error: waited 0.05 s for the end of the world; the last look gave undefined',
     );
     expect(await never(() => Promise.reject(new Error('not yet')))).to.match(/the last look gave the error "not yet"/);
   });

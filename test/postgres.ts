@@ -8,6 +8,8 @@ import { EmbeddedPostgres, migrate, parseConnection } from '../db/index.js';
 /** A database of one test's own, with the newest schema and nothing in it. */
 export interface TestDatabase {
   url: string;
+  /** Another one with all that is in it, as from a backup. Ends the sessions that are open in this one. */
+  copy(): Promise<TestDatabase>;
   /** Removes it, together with the sessions that are still open in it. */
   drop(): Promise<void>;
 }
@@ -30,11 +32,20 @@ let made = 0;
  */
 export async function createDatabase(): Promise<TestDatabase> {
   server ??= startServer();
-  const { admin, url, template } = await server;
+  return clone(await server, (await server).template);
+}
+
+async function clone(from: TestServer, template: string): Promise<TestDatabase> {
+  const { admin, url } = from;
   const name = `${prefix}_${++made}`;
   await admin.query(`create database ${name} template ${template}`);
   return {
     url: withDatabase(url, name),
+    copy: async () => {
+      // A session ends a moment after its client was closed, and a database that is in use is not cloned.
+      await admin.query(`select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = $1`, [name]);
+      return clone(from, name);
+    },
     drop: async () => {
       await admin.query(`drop database if exists ${name} with (force)`);
     },

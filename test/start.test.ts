@@ -84,6 +84,7 @@ describe('starting', function () {
         'controllers',
         'migrate',
         'rotate-key',
+        'raise-versions',
       ]);
     });
   });

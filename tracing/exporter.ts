@@ -4,8 +4,9 @@ import type { EndedSpan } from './source.js';
 /** Spans in one request, and how many may wait: about 5 MB. What comes beyond that is dropped and counted. */
 const batch = 512;
 const longestQueue = 10_000;
-/** Milliseconds that an attempt may take. */
+/** Milliseconds that an attempt may take, and a stop with all that is sent then. */
 const patience = 10_000;
+const farewell = 3_000;
 /** Longest pause between two attempts, in milliseconds. */
 const longestPause = 30_000;
 
@@ -29,7 +30,9 @@ export class Exporter {
   readonly #options: ExporterOptions;
   readonly #url: string;
   readonly #interval: number;
-  readonly #stop = new AbortController();
+  /** Ends the attempts of a stop. */
+  readonly #late = new AbortController();
+  #stopped: Promise<void> | undefined;
   #queue: EndedSpan[] = [];
   #timer: NodeJS.Timeout | undefined;
   #sending: Promise<void> | undefined;
@@ -53,16 +56,21 @@ export class Exporter {
     else this.#wait(this.#interval);
   }
 
-  /** Sends what waits, one attempt for each request; may be called more than once. */
-  async stop(): Promise<void> {
-    this.#stop.abort();
+  /** Sends what waits, one attempt for each request, within 3 s in all; may be called more than once. */
+  stop(): Promise<void> {
+    return (this.#stopped ??= this.#finish());
+  }
+
+  async #finish(): Promise<void> {
     clearTimeout(this.#timer);
+    const late = setTimeout(() => this.#late.abort(new Error(`no answer within ${farewell / 1_000} s`)), farewell);
     await this.#sending;
     if (this.#queue.length > 0) await this.#send();
+    clearTimeout(late);
   }
 
   #wait(milliseconds: number): void {
-    if (this.#timer || this.#sending || this.#stop.signal.aborted) return;
+    if (this.#timer || this.#sending || this.#stopped) return;
     // A process that is about to end says stop; this timer alone must not keep it.
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
@@ -100,7 +108,7 @@ export class Exporter {
         method: 'POST',
         headers: { ...headers, 'content-type': 'application/json' },
         body: JSON.stringify(body),
-        signal: AbortSignal.timeout(this.#stop.signal.aborted ? 2_000 : patience),
+        signal: AbortSignal.any([AbortSignal.timeout(patience), this.#late.signal]),
       });
       await response.arrayBuffer();
       if (response.ok) return undefined;

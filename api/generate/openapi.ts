@@ -302,11 +302,14 @@ function lines(description: string, model: string) {
 function batchLine(result: Schema | undefined): Schema {
   if (!result) throw new Error('tsoa made no model BatchResult');
   const index = { type: 'integer', minimum: 0, description: 'Which line of the body, from 0, empty ones not counted.' };
+  const properties: Record<string, Schema> = { index, ...result.properties };
+  // A line has its object always.
+  delete properties['truncated'];
   return {
     ...result,
     description: 'What became of the operation in a line.',
     required: ['index', ...(result.required ?? [])],
-    properties: { index, ...result.properties },
+    properties,
   };
 }
 

@@ -73,6 +73,21 @@ describe('garbagecollector', function () {
   const remove = (object: Resource, propagationPolicy?: 'Background' | 'Foreground' | 'Orphan') =>
     client.collection(object.type).remove(object, { propagationPolicy });
 
+  it('is woken by the deletion of what owns something, and of nothing else', async () => {
+    await client.controllers.register('counter', { type: '*', on: ['owners'] });
+    const [owner, ...lonely] = await Promise.all(Array.from({ length: 20 }, () => create('clusters')));
+    if (!owner) expect.fail('no owner');
+    const child = await create('secrets', { owners: [owner] });
+    await Promise.all(lonely.map(object => remove(object)));
+    await remove(owner);
+    await gone(child);
+    // The child made a key when it came with its owner, and has it still.
+    const keys = () => client.controllers.work('counter').then(({ items }) => items.map(({ name }) => name));
+    await until(async () => (await keys()).length >= 2, { what: 'the keys' });
+    expect(await keys()).to.have.members([owner.name, child.name]);
+    await client.controllers.remove('counter');
+  });
+
   it('deletes what a deleted object owned, of other types and over generations', async () => {
     const owner = await create('clusters');
     const child = await create('secrets', { owners: [owner] });

@@ -31,6 +31,7 @@ export class Metrics {
   readonly #panics;
   readonly #retries;
   readonly #lost;
+  readonly #requests;
   readonly #gauges: WorkerGauges[] = [];
 
   constructor(register: Registry) {
@@ -64,6 +65,13 @@ export class Metrics {
       'syncsets_claims_lost_total',
       'Claims that were lost before their result was reported',
       'controller',
+    );
+    this.#requests = counter(
+      'rest_client_requests_total',
+      'Requests to the API, each attempt: status, <error> without an answer',
+      'code',
+      'method',
+      'host',
     );
     this.#seconds = new Histogram({
       name: 'controller_runtime_reconcile_time_seconds',
@@ -144,6 +152,11 @@ export class Metrics {
       timeout: () => timeouts.inc(),
       lost: count => lost.inc(count),
     };
+  }
+
+  /** An attempt of a call to the API. */
+  request({ code, method, host }: { code: string; method: string; host: string }): void {
+    this.#requests.inc({ code, method, host });
   }
 
   /** An error that nobody caught; `controller` is empty where it is not known whose it was. */

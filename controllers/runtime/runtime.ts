@@ -104,7 +104,7 @@ export class Runtime implements Running {
     this.#catches = options.catchUncaught ?? true;
     this.#tasks = given.filter(isTask);
     this.#ownsClient = client === undefined;
-    this.#client = client ?? connect({ ...options, log });
+    this.#client = client ?? connect({ ...options, log, onAnswer: attempt => metrics.request(attempt) });
     this.#names = controllers.map(controller => controller.name);
     this.#workers = controllers.map(
       controller => new Worker({ controller, client: this.#client, slots: concurrency, drainTime, log, metrics }),

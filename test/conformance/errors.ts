@@ -32,6 +32,17 @@ export function errors(subject: Subject): void {
     }
   });
 
+  it('an integer beyond 2^53 is 422 with its path where the field takes none, never another number', async () => {
+    const { field } = subject.example.wrong;
+    const input = { ...subject.input({ annotations: { a: 'HERE' } }), [field]: 'HERE' };
+    const body = JSON.stringify(input).replaceAll('"HERE"', '9007199254740993');
+    const answer = await subject.call('POST', subject.collection, body);
+    expect(answer.status).to.equal(422);
+    const paths = (answer.body.error.details as { path: string }[]).map(({ path }) => path);
+    expect(paths).to.include('annotations.a');
+    expect(paths.some(path => path.startsWith(field))).to.equal(true);
+  });
+
   it('more than 64 labels, 64 finalizers or 1,000 owners are 422 that names the limit', async () => {
     const count = <T>(length: number, one: (i: number) => T) => Array.from({ length }, (_, i) => one(i));
     const labels = Object.fromEntries(count(65, i => [`l${i}`, '']));
