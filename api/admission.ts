@@ -86,24 +86,27 @@ export async function admit(
   { type, object, previous, differing, mutable, context }: Applicant,
   read?: (type: string, key: Key) => Promise<StoredObject | undefined>,
 ): Promise<{ object: JsonObject; violations: ErrorDetail[]; warnings: string[] }> {
-  const rules = (type.rules ?? []).filter(({ fields }) =>
+  if (type.rules === undefined) return { object, violations: [], warnings: [] };
+  const rules = type.rules.filter(({ fields }) =>
     differing ? fields.some(field => differing.has(field)) : fields.some(field => field !== 'status'),
   );
   if (rules.length === 0) return { object, violations: [], warnings: [] };
-  const snapshot = new Snapshot(database);
+  let snapshot: Snapshot | undefined;
+  const moment = () => (snapshot ??= new Snapshot(database));
   const full: AdmissionContext = {
     ...context,
     read: async (type, key) => {
-      const stored = await (read ? read(type, key) : snapshot.read(type, key));
+      const stored = await (read ? read(type, key) : moment().read(type, key));
       return stored && asResource(asObject(stored));
     },
     missing: async (type, keys) => {
-      if (!read) return snapshot.missing(type, keys);
+      if (!read) return moment().missing(type, keys);
       const found = await Promise.all(keys.map(key => read(type, key)));
       return keys.filter((_, i) => found[i] === undefined);
     },
   };
-  const redact = redaction(type, object);
+  let hide: ReturnType<typeof redaction> | undefined;
+  const redact = (text: string) => (hide ??= redaction(type, object))(text);
   const violations: ErrorDetail[] = [];
   const warnings: string[] = [];
   let current = object;
@@ -128,7 +131,7 @@ export async function admit(
     }
     throw error;
   } finally {
-    await snapshot.close();
+    await snapshot?.close();
   }
   return { object: current, violations, warnings };
 }

@@ -31,7 +31,7 @@ type Settled<T> = { value: T } | { error: ApiError };
 async function storeEach(platform: Platform, part: Part): Promise<Settled<ItemResult>[]> {
   const ready = await Promise.all(part.map(({ item }) => settled(platform, () => makeReady(platform, item))));
   return Promise.all(
-    part.map(async ({ item }, i) => {
+    part.map(({ item }, i) => {
       const one = ready[i];
       return one && 'error' in one ? one : settled(platform, () => carryOut(platform, item, one?.value));
     }),

@@ -48,7 +48,7 @@ export function readOperation(
   const { resourceVersion, uid, subresource } = given;
   const preconditions = { resourceVersion, uid };
   const creation = (): Operation => {
-    const input = { ...object, ...named(type, key, object) };
+    const input = withKey(type, key, object);
     refuse(checkInput(type, input));
     return { verb: 'create', type, input, writer: by, dryRun };
   };
@@ -80,19 +80,19 @@ export function readOperation(
   }
 }
 
-const fieldsOf: Record<BatchOperation['op'], (keyof BatchOperation)[]> = {
-  create: ['object'],
-  replace: ['object', 'subresource', 'resourceVersion', 'uid'],
-  patch: ['patch', 'patchType', 'subresource', 'resourceVersion', 'uid'],
-  delete: ['propagationPolicy', 'resourceVersion', 'uid'],
-  upsert: ['object', 'unlessNewer'],
+const always = ['op', 'type', 'namespace', 'name', 'claim'];
+const fieldsOf: Record<BatchOperation['op'], Set<string>> = {
+  create: new Set([...always, 'object']),
+  replace: new Set([...always, 'object', 'subresource', 'resourceVersion', 'uid']),
+  patch: new Set([...always, 'patch', 'patchType', 'subresource', 'resourceVersion', 'uid']),
+  delete: new Set([...always, 'propagationPolicy', 'resourceVersion', 'uid']),
+  upsert: new Set([...always, 'object', 'unlessNewer']),
 };
 
 // A field that would be ignored is refused: who sent it believes that it does something.
 function checkFields(given: BatchOperation): void {
-  const allowed = [...fieldsOf[given.op], 'op', 'type', 'namespace', 'name', 'claim'];
   const problems = Object.keys(given)
-    .filter(field => !allowed.includes(field))
+    .filter(field => !fieldsOf[given.op].has(field))
     .map(path => ({ path, message: `has no meaning for ${given.op}; leave it out` }));
   const needed = given.op === 'patch' ? 'patch' : given.op === 'delete' ? undefined : 'object';
   if (needed && given[needed] === undefined) problems.push({ path: needed, message: `is required for ${given.op}` });
@@ -112,17 +112,17 @@ function keyOf(type: TypeDefinition, given: BatchOperation, object: JsonObject):
   const name = given.name ?? text(object['name']);
   const namespace = given.namespace ?? text(object['namespace']);
   if (name === undefined && given.op !== 'create') throw invalid([{ path: 'name', message: 'is required' }]);
-  for (const [path, value] of Object.entries({ name, namespace })) {
-    if (value?.includes('\0')) throw invalid([{ path, message: 'holds a NUL character' }]);
-  }
+  if (name?.includes('\0')) throw invalid([{ path: 'name', message: 'holds a NUL character' }]);
+  if (namespace?.includes('\0')) throw invalid([{ path: 'namespace', message: 'holds a NUL character' }]);
   return { namespace: namespaceFor(type, namespace), name: name ?? '' };
 }
 
-function named(type: TypeDefinition, key: Key, object: JsonObject): JsonObject {
-  return {
-    ...(key.name === '' ? {} : { name: key.name }),
-    ...(type.namespaced && object['namespace'] === undefined ? { namespace: key.namespace } : {}),
-  };
+/** The object with the name and namespace that the operation gives it. */
+function withKey(type: TypeDefinition, key: Key, object: JsonObject): JsonObject {
+  const unnamed = key.name !== '' && object['name'] !== key.name;
+  const unplaced = type.namespaced && object['namespace'] === undefined;
+  if (!unnamed && !unplaced) return object;
+  return { ...object, ...(unnamed && { name: key.name }), ...(unplaced && { namespace: key.namespace }) };
 }
 
 function patchOf({ patch, patchType = 'merge' }: BatchOperation): JsonObject | JsonPatch {

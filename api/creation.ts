@@ -13,11 +13,13 @@ export async function prepareCreation(creation: Creation, { secrets, admit }: Wo
   const { type, input, writer, dryRun = false } = creation;
   refuseForeignType(type, input);
   const { key, generated } = keyOf(type, input);
-  const demanded = Object.entries(withBody({}, input)).find(([, value]) => value !== undefined);
-  if (demanded) {
+  const { resourceVersion, uid: known } = withBody({}, input);
+  const demanded = resourceVersion ?? known;
+  if (demanded !== undefined) {
+    const field = resourceVersion === undefined ? 'uid' : 'resourceVersion';
     throw new ApiError(
       'Conflict',
-      `A new ${describe(type, key)} cannot have the ${demanded[0]} ${demanded[1]} of a stored object; leave it out.`,
+      `A new ${describe(type, key)} cannot have the ${field} ${demanded} of a stored object; leave it out.`,
     );
   }
   const author = authorship(type, key, writer);

@@ -8,8 +8,11 @@ export function checkInput(type: TypeDefinition, input: JsonObject): FieldError[
   const errors = validate(type, input);
   if (input['name'] === undefined && input['generateName'] === undefined)
     errors.push({ path: 'name', message: 'is required, or generateName with its beginning' });
-  const named = new Set(errors.map(error => error.path));
   const namespace = type.namespaced ? (input['namespace'] ?? 'default') : '';
+  const { labels, annotations, finalizers, owners } = input;
+  const more = checkEnvelope({ labels, annotations, finalizers, owners, namespace });
+  if (more.length === 0) return errors;
   // The model has told of wrong types already.
-  return [...errors, ...checkEnvelope({ ...input, namespace }).filter(error => !named.has(error.path))];
+  const named = new Set(errors.map(error => error.path));
+  return [...errors, ...more.filter(error => !named.has(error.path))];
 }

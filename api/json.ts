@@ -94,7 +94,7 @@ function describe(error: unknown, text: string): string {
 /** What jsonb cannot hold: NUL, halves of surrogate pairs, huge exponents; and nesting beyond the limit. */
 function unstorable(value: unknown, text: string, hasLong: boolean): ErrorDetail[] {
   const suspicious = hasLong || /\\u0000|\\u[dD][89a-fA-F]/.test(text) || /[\ud800-\udfff]/.test(text);
-  if (!suspicious && !isDeep(text)) return [];
+  if (!suspicious && !isDeeper(value, maxDepth)) return [];
   const found: ErrorDetail[] = [];
   const string = (text: string, path: string) => {
     if (text.includes('\u0000'))
@@ -120,6 +120,16 @@ function unstorable(value: unknown, text: string, hasLong: boolean): ErrorDetail
   };
   walk(value, '', 0);
   return found;
+}
+
+/** Whether a value has more levels than these. Its lists and objects are far fewer than the characters of its text. */
+function isDeeper(value: unknown, levels: number): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  if (levels === 0) return true;
+  for (const one of Array.isArray(value) ? value : Object.values(value)) {
+    if (typeof one === 'object' && isDeeper(one, levels - 1)) return true;
+  }
+  return false;
 }
 
 // Counts brackets outside of strings; the text is known to be JSON. Those inside would hide the depth around them.

@@ -33,23 +33,30 @@ export function checkLabels(labels: Record<string, unknown>, path: string): Fiel
   const entries = Object.entries(labels);
   if (entries.length > limits.labels) return tooMany(path, 'labels', entries.length);
   for (const [key, value] of entries) {
-    errors.push(...checkKey(key, `${path}.${key}`), ...checkLabelValue(value, `${path}.${key}`));
+    for (const message of keyProblems(key)) errors.push({ path: `${path}.${key}`, message });
+    for (const message of valueProblems(value)) errors.push({ path: `${path}.${key}`, message });
   }
   return errors;
 }
 
 /** What is wrong with the value of a label. */
 export function checkLabelValue(value: unknown, path: string): FieldError[] {
+  return valueProblems(value).map(message => ({ path, message }));
+}
+
+function valueProblems(value: unknown): string[] {
   if (typeof value !== 'string' || value === '') return [];
-  if (value.length > limits.value) {
-    return [{ path, message: `must have at most ${limits.value} characters, not ${value.length}` }];
-  }
+  if (value.length > limits.value) return [`must have at most ${limits.value} characters, not ${value.length}`];
   if (name.test(value)) return [];
-  return [{ path, message: 'must be letters, digits, "-", "_" and ".", beginning and ending with a letter or digit' }];
+  return ['must be letters, digits, "-", "_" and ".", beginning and ending with a letter or digit'];
 }
 
 /** What is wrong with the key of a label or an annotation, or with a finalizer: `name` or `prefix/name`. */
 export function checkKey(key: string, path: string): FieldError[] {
+  return keyProblems(key).map(message => ({ path, message }));
+}
+
+function keyProblems(key: string): string[] {
   const slash = key.indexOf('/');
   const before = slash < 0 ? undefined : key.slice(0, slash);
   const after = key.slice(slash + 1);
@@ -63,7 +70,7 @@ export function checkKey(key: string, path: string): FieldError[] {
       `${part} must be 1 to ${limits.name} letters, digits, "-", "_" and ".", beginning and ending with a letter or digit`,
     );
   }
-  return messages.map(message => ({ path, message }));
+  return messages;
 }
 
 /**
@@ -99,7 +106,11 @@ function checkAnnotations(annotations: JsonObject): ErrorDetail[] {
     const message = `must have at most ${limits.annotationBytes} bytes together, not ${bytes}`;
     return [{ path: 'annotations', message }];
   }
-  return entries.flatMap(([key]) => checkKey(key, `annotations.${key}`));
+  const errors: ErrorDetail[] = [];
+  for (const [key] of entries) {
+    for (const message of keyProblems(key)) errors.push({ path: `annotations.${key}`, message });
+  }
+  return errors;
 }
 
 // What is beyond a limit is not looked at one by one.

@@ -83,7 +83,7 @@ export class Objects {
    * @param read where stored objects are looked up, by the rules of the type as well; default: the database. Whoever stores
    * several operations at once shows each what those before it will have made.
    */
-  async prepare(operation: Operation, read?: Workshop['read']): Promise<Prepared> {
+  prepare(operation: Operation, read?: Workshop['read']): Promise<Prepared> {
     const workshop: Workshop = {
       secrets: this.#secrets,
       read: read ?? ((type, key) => this.#store.read(type, key)),
@@ -99,7 +99,7 @@ export class Objects {
     }
   }
 
-  async #write(type: TypeDefinition, item: NonNullable<Prepared['item']>, patient: boolean): Promise<WriteResult> {
+  #write(type: TypeDefinition, item: NonNullable<Prepared['item']>, patient: boolean): Promise<WriteResult> {
     if (!patient && this.#store.writeQueueAge(type.type) > maxQueueAge) {
       throw new ApiError(
         'TooManyRequests',

@@ -100,7 +100,7 @@ const maxObjectBytes = 1_500_000;
 
 /** The JSON to store of an object, whose secret values count as well. Throws TooLarge. */
 export function sized(object: JsonObject, sealed: Sealed | null = null): string {
-  const json = stringifyJson(without(object, ['resourceVersion']));
+  const json = stringifyJson(Object.hasOwn(object, 'resourceVersion') ? without(object, ['resourceVersion']) : object);
   const secret = sealedBytes(sealed);
   // A character takes three bytes at most: those of a small object need not be counted.
   if (json.length * 3 + secret <= maxObjectBytes) return json;

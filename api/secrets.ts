@@ -1,4 +1,12 @@
-import { createCipheriv, createDecipheriv, createHash, createHmac, randomBytes } from 'node:crypto';
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHash,
+  createHmac,
+  createSecretKey,
+  randomBytes,
+  type KeyObject,
+} from 'node:crypto';
 import { platformKey, rewrapPlatformKey, type Database } from '../db/index.js';
 import type { ErrorDetail } from './errors.js';
 import { isObject, type JsonObject } from './json.js';
@@ -38,14 +46,15 @@ export class MissingEncryptionKey extends Error {
 /** Encrypts, masks and reveals the fields marked `@secret`: AES-256-GCM, one key writes, all given keys read. */
 export class Secrets {
   #random = Buffer.alloc(0);
-  readonly #keys: Map<string, Buffer>;
+  // As node keeps keys: from bytes it makes that anew for each value.
+  readonly #keys: Map<string, KeyObject>;
   readonly #writingId: string;
-  readonly #hmacKey: Buffer;
+  readonly #hmacKey: KeyObject;
 
   private constructor(keys: Map<string, Buffer>, writingId: string, hmacKey: Buffer) {
-    this.#keys = keys;
+    this.#keys = new Map([...keys].map(([id, key]) => [id, createSecretKey(key)]));
     this.#writingId = writingId;
-    this.#hmacKey = hmacKey;
+    this.#hmacKey = createSecretKey(hmacKey);
   }
 
   /**
@@ -137,7 +146,8 @@ export class Secrets {
     }
     if (Object.keys(sealed).length === 0) return { masked, sealed: null, kept, violations };
     // What is stored at all is stored under the writing key: a rotation that has passed by meanwhile is not undone.
-    return { masked, sealed: kept ? sealed : this.reseal(type.type, uid, sealed, false), kept, violations };
+    const resealed = kept || stored === null ? sealed : this.reseal(type.type, uid, sealed, false);
+    return { masked, sealed: resealed, kept, violations };
   }
 
   /**

@@ -79,9 +79,10 @@ export function check(schema: Schema, value: unknown, path: string, errors: Fiel
   if (value === undefined) {
     if (schema.required) errors.push({ path, message: 'is required' });
   } else if (schema.dataType === 'array') {
-    errors.push(...listProblems(schema, value).map(message => ({ path, message })));
+    report(listProblems(schema, value), path, errors);
+    const one = { ...schema.array, required: true };
     const elements = Array.isArray(value) ? value : [];
-    elements.forEach((element, i) => check({ ...schema.array, required: true }, element, `${path}[${i}]`, errors));
+    elements.forEach((element, i) => check(one, element, `${path}[${i}]`, errors));
   } else if (schema.dataType === 'nestedObjectLiteral') {
     checkObject(schema.nestedProperties ?? {}, schema.additionalProperties, value, path, errors);
   } else if (schema.dataType === 'union') {
@@ -89,16 +90,21 @@ export function check(schema: Schema, value: unknown, path: string, errors: Fiel
   } else if (schema.ref !== undefined) {
     checkModel(schema, schema.ref, value, path, errors);
   } else {
-    errors.push(...problems(schema, value).map(message => ({ path, message })));
+    report(problems(schema, value), path, errors);
   }
+}
+
+function report(messages: string[], path: string, errors: FieldError[]): void {
+  for (const message of messages) errors.push({ path, message });
 }
 
 function checkModel(schema: Schema, name: string, value: unknown, path: string, errors: FieldError[]): void {
   const model = models[name];
   if (model?.dataType === 'refEnum') {
-    errors.push(...choiceProblems(model.enums, value).map(message => ({ path, message })));
+    report(choiceProblems(model.enums, value), path, errors);
   } else if (model?.dataType === 'refAlias') {
-    check({ ...model.type, validators: { ...model.type.validators, ...schema.validators } }, value, path, errors);
+    const validators = { ...model.type.validators, ...schema.validators };
+    check(schema.validators ? { ...model.type, validators } : model.type, value, path, errors);
   } else if (model?.dataType === 'refObject') {
     checkObject(model.properties, model.additionalProperties, value, path, errors);
   } else {
@@ -126,7 +132,7 @@ function checkFields(
     const value = Object.hasOwn(object, name) ? object[name] : undefined;
     if (value !== undefined || schema.required) check(schema, value, below(name), errors);
   }
-  if (others === true) return;
+  if (others === true || (typeof others === 'object' && others.dataType === 'any')) return;
   for (const name of Object.keys(object)) {
     if (Object.hasOwn(fields, name) || (only && !only.has(name))) continue;
     if (errors.length >= mostErrors) return;
@@ -151,8 +157,9 @@ function namesOf(fields: Fields): string[] {
 function checkUnion(schema: Schema, value: unknown, path: string, errors: FieldError[]): void {
   const branches = schema.subSchemas ?? [];
   if (branches.every(branch => branch.dataType === 'enum')) {
+    if (branches.some(({ enums }) => enums?.some(choice => choice === value))) return;
     const choices = branches.flatMap(branch => branch.enums ?? []);
-    errors.push(...choiceProblems(choices, value).map(message => ({ path, message })));
+    report(choiceProblems(choices, value), path, errors);
     return;
   }
   let best: FieldError[] | undefined;

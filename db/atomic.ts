@@ -1,7 +1,15 @@
 import type { Database, Queries } from './database.js';
 import { insist } from './races.js';
 import { readObjects, type Key, type StoredObject } from './read.js';
-import { findUnstorable, isUnstorable, writeWith, type Committed, type WriteItem, type WriteResult } from './write.js';
+import {
+  findUnstorable,
+  isUnstorable,
+  parcel,
+  writeWith,
+  type Committed,
+  type WriteItem,
+  type WriteResult,
+} from './write.js';
 
 /** Reads and writes of one transaction, which sees what it wrote itself. */
 export interface Transaction extends Queries {
@@ -51,7 +59,7 @@ export async function writeAtomically<T>(
         readObjects: (type, keys) => readObjects(queries, type, keys),
         writeObjects: (type, items) => {
           written = { type, items };
-          return writeWith(queries, type, items, (...one) => wrote.push(one));
+          return writeWith(queries, type, items.map(parcel), (...one) => wrote.push(one));
         },
       });
     });

@@ -2,14 +2,14 @@ import { Unstorable, writeAtomically, type Transaction } from './atomic.js';
 import { Batch } from './batch.js';
 import type { Database } from './database.js';
 import { readObjects, type Key, type StoredObject } from './read.js';
-import { writeItems, type Committed, type WriteItem, type WriteResult } from './write.js';
+import { parcel, writeItems, type Committed, type Parcel, type WriteItem, type WriteResult } from './write.js';
 
 /** Reads and writes of objects of all types: batched per type, so that waiting requests share a statement. */
 export class ObjectStore {
   readonly #database: Database;
   readonly #committed: Committed;
   readonly #ruled: ReadonlySet<string>;
-  readonly #writers = new Map<string, Batch<WriteItem, WriteResult>>();
+  readonly #writers = new Map<string, Batch<Parcel, WriteResult>>();
   readonly #readers = new Map<string, Batch<Key, { found: StoredObject | undefined }>>();
 
   /** @param options.ruled types whose objects are bound to others by unique or reference rules */
@@ -30,13 +30,9 @@ export class ObjectStore {
     if (!writer) {
       writer = new Batch({
         run: items => writeItems(this.#database, type, items, this.#committed),
-        key: one => `${one.namespace}/${one.name}`,
-        foregone,
-        size: one =>
-          Buffer.byteLength(one.object ?? '') +
-          Buffer.byteLength(one.before ?? '') +
-          (one.sealed ? JSON.stringify(one.sealed).length : 0) +
-          512,
+        key: ({ item }) => `${item.namespace}/${item.name}`,
+        foregone: (one, before, result) => foregone(one.item, before.item, result),
+        size: ({ json }) => json.length + 512,
         maxItems: 500,
         maxBytes: 8_000_000,
         // The second statement parses its items while the first one holds the counter row until its commit. Where items depend
@@ -45,7 +41,7 @@ export class ObjectStore {
       });
       this.#writers.set(type, writer);
     }
-    return writer.add(item);
+    return writer.add(parcel(item));
   }
 
   /** The result that `write` would have now: the same statement runs and is rolled back. */

@@ -6,7 +6,7 @@ import { Database, type Queries } from './database.js';
 import { reseal, type SealedRow } from './sealed.js';
 import { ensureTypes } from './types.js';
 import { claimKeys, enqueueKeys, heldClaims, takeUnsent, wakeDueWork, type ClaimedKey } from './work.js';
-import { writeWith, type WriteItem } from './write.js';
+import { parcel, writeWith, type WriteItem } from './write.js';
 
 /** Objects of each type, and keys of the controller. */
 const loaded = 20_000;
@@ -116,7 +116,7 @@ describe('plans that were made on an empty database', function () {
     return new Map(rows.map(({ name, version }) => [name, version]));
   };
   async function write(queries: Queries, type: string, items: WriteItem[]) {
-    const results = await writeWith(queries, type, items, () => undefined);
+    const results = await writeWith(queries, type, items.map(parcel), () => undefined);
     expect(results.map(({ outcome }) => outcome)).to.deep.equal(items.map(() => 'ok'));
   }
   async function create(queries: Queries, type: string, objects: { name: string }[]) {
