@@ -1,10 +1,10 @@
-import { selectedKeys, type Database, type Key, type Selector } from '../db/index.js';
+import { selectedObjects, type Database, type Key, type Selector } from '../db/index.js';
 import { ApiError } from './errors.js';
 import type { Objects } from './objects.js';
-import type { Propagation, Writer } from './operation.js';
+import type { Deletion, Propagation, Writer } from './operation.js';
 import type { TypeDefinition } from './type-definition.js';
 
-/** So much is read at once: the objects of a page are in memory together while they are deleted. */
+/** So much is read at once: the objects of two pages are in memory together, those of one while they are deleted. */
 export const removalPage = { limit: 1_000, bytes: 8_000_000 };
 
 /** Which objects of a type to delete, and what becomes of those that they own. */
@@ -29,25 +29,25 @@ export async function removeCollection(
   { type, propagation, writer, dryRun, ...selection }: CollectionRemoval,
 ): Promise<number> {
   let count = 0;
-  let after: Key | undefined;
-  for (;;) {
-    const keys = await selectedKeys(database, type.type, selection, after, removalPage);
-    after = keys.at(-1);
-    if (after === undefined) return count;
+  const pageAfter = (last: Key | undefined) => selectedObjects(database, type.type, selection, last, removalPage);
+  for (let coming = pageAfter(undefined); ;) {
+    const page = await coming;
+    const last = page.at(-1);
+    if (last === undefined) return count;
+    // Read while these are deleted.
+    coming = pageAfter(last);
+    coming.catch(() => undefined);
     const removed = await Promise.all(
-      keys.map(async ({ uid, ...key }) => {
-        const preconditions = { uid };
-        return unlessGone(objects, { type, key, uid }, () =>
-          objects.carryOut({
-            verb: 'delete',
-            type,
-            key,
-            preconditions,
-            writer,
-            dryRun,
-            ...(propagation ? { propagation } : {}),
-          }),
-        );
+      page.map(stored => {
+        const { uid, namespace, name } = stored;
+        const key = { namespace, name };
+        const operation: Deletion = { verb: 'delete', type, key, preconditions: { uid }, writer, dryRun };
+        if (propagation) operation.propagation = propagation;
+        return unlessGone(objects, { type, key, uid }, async () => {
+          // What it is computed from was read with the page. No deletion looks at ciphertexts.
+          const ready = await objects.prepare(operation, () => Promise.resolve({ ...stored, sealed: null }));
+          return objects.carryOut(operation, ready);
+        });
       }),
     );
     count += removed.filter(answer => answer?.stored === true).length;

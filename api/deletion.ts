@@ -45,13 +45,14 @@ export async function prepareDeletion(deletion: Deletion, { read }: Workshop): P
         op: 'delete',
         ...key,
         expect: stored.version,
+        last: stringifyJson(without(previous, ['resourceVersion'])),
         before: formerValues(previous, []),
         changed,
         ...author,
       },
-      answer: ({ version }) => ({
+      answer: ({ version, object }) => ({
         key,
-        json: stringifyJson({ ...previous, resourceVersion: String(version) }),
+        json: object ?? stringifyJson({ ...previous, resourceVersion: String(version) }),
         version: String(version),
       }),
       warnings: [],

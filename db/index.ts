@@ -79,5 +79,5 @@ export {
 export { claimMap, finishMap, type MapOutcome } from './maps.js';
 export { platformKey, rewrapPlatformKey, type WrappedKey } from './keys.js';
 export { reseal, sealedByOthers, type SealedRow } from './sealed.js';
-export { dependents, namedAsOwners, ownerStates, selectedKeys, type Dependent, type OwnerState } from './owners.js';
+export { dependents, namedAsOwners, ownerStates, selectedObjects, type Dependent, type OwnerState } from './owners.js';
 export { expireNotices, listNotices, recordNotice, type NoticeRow } from './notices.js';

@@ -1,5 +1,5 @@
 import type { Database } from './database.js';
-import type { Key } from './read.js';
+import type { Key, StoredObject } from './read.js';
 import { selectorSql, type Selector } from './selectors.js';
 
 /** An object that names owners. `owners` is as stored: its own type has validated it. */
@@ -78,14 +78,14 @@ export async function ownerStates(database: Database, type: string, keys: Key[])
   });
 }
 
-/** One page of the keys of a type's objects that match everything given, in their order, with their uids. */
-export async function selectedKeys(
+/** One page of a type's objects that match everything given, in the order of their keys; their ciphertexts stay where they are. */
+export async function selectedObjects(
   database: Database,
   type: string,
   { namespace, selector, ownerUid }: { namespace?: string; selector: Selector; ownerUid?: string },
   after: Key | undefined,
   { limit, bytes }: PageSize,
-): Promise<(Key & { uid: string })[]> {
+): Promise<Omit<StoredObject, 'sealed'>[]> {
   const values: unknown[] = [type];
   const bind = (value: unknown) => `$${values.push(value)}`;
   const conditions = selectorSql(selector, 'o', values);
@@ -100,13 +100,13 @@ export async function selectedKeys(
   }
   if (after) conditions.push(`(o.namespace, o.name) > (${bind(after.namespace)}, ${bind(after.name)})`);
   const where = conditions.map(condition => `and ${condition}`).join(' ');
-  const found = `select o.namespace, o.name, o.uid, pg_column_size(o.object) as bytes from syncsets.objects o
+  const found = `select o.namespace, o.name, o.uid, o.version, o.object, pg_column_size(o.object) as bytes from syncsets.objects o
     where o.type = $1 ${where}`;
   // By an owner all are found first, by its index; see above.
   const page = `order by namespace, name limit ${bind(limit)}`;
   return database.query({
     text: `${ownerUid === undefined ? '' : `with found as materialized (${found})`}
-      select p.namespace, p.name, p.uid from (
+      select p.namespace, p.name, p.uid, p.version, p.object::text as object from (
         select page.*, sum(bytes) over (order by namespace, name) - bytes as before
         from (${ownerUid === undefined ? `${found} ${page}` : `select * from found ${page}`}) page
       ) p

@@ -35,6 +35,8 @@ export interface WriteItem extends Key {
    * of `deleting`. A delete leaves it out, unless it changes the object once more.
    */
   object?: string;
+  /** What a delete without `object` removes, without `resourceVersion`: for those who hear of it, not for the database. */
+  last?: string;
   labels?: Record<string, string>;
   sealed?: Record<string, unknown> | null;
   /** Leave the sealed fields as they are stored. */
@@ -73,7 +75,7 @@ export interface StoredAnswer {
 }
 
 export type WriteResult =
-  | { outcome: 'ok'; version: number; stamp: string; /** As stored, where the item had an object. */ object?: string }
+  | { outcome: 'ok'; version: number; stamp: string; /** As stored, or as it was last, where the item says so. */ object?: string }
   | { outcome: 'exists' | 'missing' | 'conflict' | 'fenced' }
   /** Another object has the value, or the object that is referred to is not there. */
   | { outcome: 'unique' | 'target'; match: RuleMatch }
@@ -163,8 +165,7 @@ function resultOf({ outcome, version, stamp, detail }: Row, item: WriteItem): Wr
   switch (outcome) {
     case 'ok':
       if (version === null) throw new Error('a write came without its version');
-      if (item.object === undefined) return { outcome, version, stamp };
-      return { outcome, version, stamp, object: stamped(item, item.object, version, stamp) };
+      return { outcome, version, stamp, ...lasting(item, version, stamp) };
     case 'unique':
     case 'target':
       return { outcome, match: parsed(detail) as RuleMatch };
@@ -197,6 +198,11 @@ function bodyOf(detail: string): string {
 /** Class 22: a value that jsonb cannot hold. Only the item that has it may fail. */
 export function isUnstorable(error: unknown): boolean {
   return sqlState(error)?.startsWith('22') === true;
+}
+
+function lasting(item: WriteItem, version: number, stamp: string): { object?: string } {
+  const object = item.object ?? item.last;
+  return object === undefined ? {} : { object: stamped(item, object, version, stamp) };
 }
 
 /** The JSON of a stored object: what the item holds and what the write has set. */
