@@ -79,7 +79,9 @@ class BatchStream {
       response.status(200).setHeader('Content-Type', 'application/x-ndjson; charset=utf-8');
       response.flushHeaders();
       for (;;) {
-        const group = await lines.take(this.#groupSize.next, groupBytes);
+        const free = this.#free();
+        free.catch(() => undefined);
+        const group = await lines.take(this.#groupSize.next, groupBytes, free);
         if (group === undefined || response.destroyed) break;
         await this.#schedule(group.map(line => this.#read(line, author)));
       }
@@ -109,10 +111,15 @@ class BatchStream {
         types.add(type);
       }
     }
-    while (this.#running.size >= mostGroups) await Promise.race(this.#running);
+    await this.#free();
     if (this.#running.size === 0) this.#types = [];
     this.#types = [...new Set([...this.#types, ...types])];
     this.#begin(jobs, names);
+  }
+
+  /** One more group may begin. Throws what a group under way failed with. */
+  async #free(): Promise<void> {
+    while (this.#running.size >= mostGroups) await Promise.race(this.#running);
   }
 
   #begin(group: Job[], names: Set<string>): void {

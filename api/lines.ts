@@ -28,14 +28,17 @@ export class Lines {
   }
 
   /**
-   * The next lines: what has arrived, at least one, at most so many and about so many bytes; undefined at the end. Throws
-   * InvalidJson when the body breaks off.
+   * The next lines: what has arrived when `wanted` is fulfilled, at least one, at most so many and about so many bytes; undefined
+   * at the end. Throws InvalidJson when the body breaks off, and what `wanted` is rejected with.
+   *
+   * @param wanted somebody has time for the lines. Until then they gather: a read brings 64 KB, which is 60 lines of 1 KB, and
+   * hundreds in a statement cost less each.
    */
-  async take(count: number, bytes: number): Promise<Line[] | undefined> {
+  async take(count: number, bytes: number, wanted: Promise<void>): Promise<Line[] | undefined> {
     while (!this.#ended && this.#ready.length < count && this.#readyBytes < bytes) {
       this.#coming ??= this.#next();
       // What is there goes at once; a stream that has more to give gives it within a turn of the loop.
-      const next = this.#ready.length === 0 ? await this.#coming : await Promise.race([this.#coming, turn()]);
+      const next = this.#ready.length === 0 ? await this.#coming : await Promise.race([this.#coming, wanted.then(turn)]);
       if (next === undefined) break;
       this.#coming = undefined;
       if (next.done === true) this.#end();
