@@ -33,7 +33,9 @@ async function storeEach(platform: Platform, part: Part): Promise<Settled<ItemRe
   return Promise.all(
     part.map(({ item }, i) => {
       const one = ready[i];
-      return one && 'error' in one ? one : settled(platform, () => carryOut(platform, item, one?.value));
+      return one && 'error' in one
+        ? Promise.resolve(one)
+        : settled(platform, () => carryOut(platform, item, one?.value));
     }),
   );
 }

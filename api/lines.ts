@@ -38,7 +38,8 @@ export class Lines {
     while (!this.#ended && this.#ready.length < count && this.#readyBytes < bytes) {
       this.#coming ??= this.#next();
       // What is there goes at once; a stream that has more to give gives it within a turn of the loop.
-      const next = this.#ready.length === 0 ? await this.#coming : await Promise.race([this.#coming, wanted.then(turn)]);
+      const next =
+        this.#ready.length === 0 ? await this.#coming : await Promise.race([this.#coming, wanted.then(turn)]);
       if (next === undefined) break;
       this.#coming = undefined;
       if (next.done === true) this.#end();

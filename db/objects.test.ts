@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
 import { Database } from './database.js';
+import { readEvents, type LogEvent } from './events.js';
 import { ObjectStore } from './objects.js';
 import { ensureTypes } from './types.js';
 
@@ -70,5 +71,46 @@ describe('the object store', () => {
     expect(outcomes.filter(outcome => outcome === 'conflict')).to.have.length(59);
     // Two are under way at once, another two may have left before the first one's answer came; one has the claim.
     expect(statements).to.be.at.most(6);
+  });
+
+  it('tells of what it wrote as the log has it, of a removal with what it removed', async () => {
+    const told: LogEvent[] = [];
+    const store = new ObjectStore(database, { committed: (_, events) => told.push(...(events ?? [])) });
+    const head = (await store.version('things')) ?? 0;
+    const key = { namespace: 'default', name: 'told' };
+    const by = { actor: 'client', own: false };
+    const object = JSON.stringify({ name: 'told', size: 3 });
+    const created = await store.write('things', {
+      op: 'create',
+      ...key,
+      uid: randomUUID(),
+      object,
+      labels: {},
+      changed: ['spec'],
+      ...by,
+    });
+    expect(created.outcome).to.equal('ok');
+    const stored = await store.read('things', key);
+    const { resourceVersion, ...last } = JSON.parse(stored?.object ?? '') as Record<string, unknown>;
+    const removed = await store.write('things', {
+      op: 'delete',
+      ...key,
+      expect: head + 1,
+      last: JSON.stringify(last),
+      before: JSON.stringify({ resourceVersion }),
+      changed: ['deletion'],
+      ...by,
+    });
+    expect(removed.outcome).to.equal('ok');
+    const { events } = await readEvents(database, 'things', head, { events: 10, bytes: 10_000 });
+    // Times differ by what is below a millisecond, JSON by the order of its keys.
+    const parsed = (all: LogEvent[]) =>
+      all.map(({ version, previous, op, namespace, name, uid, object, before, changed, actor, own, traceparent }) => ({
+        ...{ version, previous, op, namespace, name, uid, changed, actor, own, traceparent },
+        object: JSON.parse(object) as unknown,
+        before: JSON.parse(before ?? 'null') as unknown,
+      }));
+    expect(events.map(({ op }) => op)).to.deep.equal(['ADDED', 'DELETED']);
+    expect(parsed(told)).to.deep.equal(parsed(events));
   });
 });

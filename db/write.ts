@@ -75,7 +75,12 @@ export interface StoredAnswer {
 }
 
 export type WriteResult =
-  | { outcome: 'ok'; version: number; stamp: string; /** As stored, or as it was last, where the item says so. */ object?: string }
+  | {
+      outcome: 'ok';
+      version: number;
+      stamp: string;
+      /** As stored, or as it was last, where the item says so. */ object?: string;
+    }
   | { outcome: 'exists' | 'missing' | 'conflict' | 'fenced' }
   /** Another object has the value, or the object that is referred to is not there. */
   | { outcome: 'unique' | 'target'; match: RuleMatch }
