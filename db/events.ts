@@ -19,6 +19,20 @@ export interface LogEvent extends Key {
   at: number;
 }
 
+/** Whether something that came from another process is an event. */
+export function isLogEvent(value: object): value is LogEvent {
+  const event: Partial<Record<keyof LogEvent, unknown>> = value;
+  const { version, previous, at, own, changed, before, traceparent } = event;
+  return (
+    [version, previous, at].every(Number.isFinite) &&
+    [event.namespace, event.name, event.uid, event.object, event.actor].every(text => typeof text === 'string') &&
+    [before, traceparent].every(text => text === null || typeof text === 'string') &&
+    (event.op === 'ADDED' || event.op === 'MODIFIED' || event.op === 'DELETED') &&
+    typeof own === 'boolean' &&
+    Array.isArray(changed)
+  );
+}
+
 /** Where the log of a type begins and ends: versions in (start, head] can be read. */
 export interface LogRange {
   start: number;
