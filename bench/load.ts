@@ -70,8 +70,14 @@ export interface PublishJob {
   amqpUrl: string;
   exchange: string;
   count: number;
-  /** Size of each. */
-  bytes: number;
+  message: Message;
+}
+
+/** A message as it is to be sent again and again. */
+export interface Message {
+  headers: Record<string, unknown>;
+  /** JSON. */
+  body: string;
 }
 
 export type Job = ThroughputJob | PaceJob | InsertJob | NotifyJob | PublishJob;

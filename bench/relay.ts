@@ -1,5 +1,6 @@
 import { Connection, type Consumer } from 'rabbitmq-client';
 import { now } from './clock.js';
+import type { Message } from './load.js';
 import type { Program } from './program.js';
 import { store } from './store.js';
 
@@ -9,7 +10,7 @@ const queue = 'bench-watcher';
 
 /**
  * Events of 1 KB from the log to RabbitMQ, in order and confirmed, after a time without an API process: from the first message
- * that a bound queue hands out to the last. Beside it the same bodies, published as fast as the same client can.
+ * that a bound queue hands out to the last. Beside it as many of the same messages, headers and all, published as fast as the same client can.
  */
 export const relay: Program = {
   name: 'relay',
@@ -36,7 +37,7 @@ export const relay: Program = {
     stage.say('publishing as many without a log');
     await arrivals.bind('bench-plain');
     const again = arrivals.count(events);
-    await stage.load().publish({ amqpUrl, exchange: 'bench-plain', count: events, bytes: arrivals.bytes / events });
+    await stage.load().publish({ amqpUrl, exchange: 'bench-plain', count: events, message: arrivals.sample });
     const plain = await again;
     const rate = ({ from, to }: { from: number; to: number }) => ({ value: ((events - 1) * 1000) / (to - from) });
     return [
@@ -52,10 +53,10 @@ export const relay: Program = {
 
 /** A queue that hears of everything. */
 class Arrivals {
-  bytes = 0;
   readonly #connection: Connection;
   #consumer: Consumer | undefined;
-  #heard: (size: number) => void = () => undefined;
+  #sample: Message | undefined;
+  #heard: () => void = () => undefined;
 
   private constructor(connection: Connection) {
     this.#connection = connection;
@@ -66,13 +67,20 @@ class Arrivals {
     await connection.queueDeclare({ queue, exclusive: false, durable: false, autoDelete: false });
     const arrivals = new Arrivals(connection);
     const options = { queue, noAck: true, qos: { prefetchCount: 0 } };
-    const consumer = connection.createConsumer(options, ({ body }) => {
-      arrivals.#heard(JSON.stringify(body).length);
+    const consumer = connection.createConsumer(options, ({ headers, body }) => {
+      arrivals.#sample ??= { headers: headers ?? {}, body: JSON.stringify(body) };
+      arrivals.#heard();
       return Promise.resolve();
     });
     consumer.on('error', error => console.error(error));
     arrivals.#consumer = consumer;
     return arrivals;
+  }
+
+  /** One of the messages that came. */
+  get sample(): Message {
+    if (!this.#sample) throw new Error('nothing has come');
+    return this.#sample;
   }
 
   async bind(exchange: string): Promise<void> {
@@ -84,11 +92,9 @@ class Arrivals {
   count(count: number): Promise<{ from: number; to: number }> {
     let left = count;
     let from = 0;
-    this.bytes = 0;
     return new Promise(resolve => {
-      this.#heard = size => {
+      this.#heard = () => {
         if (left-- === count) from = now();
-        this.bytes += size;
         if (left === 0) resolve({ from, to: now() });
       };
     });

@@ -149,7 +149,7 @@ export class Bus {
       return;
     }
     this.tail(type).offer(events);
-    this.#wakeups.tell(`events:${type}`);
+    this.#wakeups.tellEvents(type, events);
   }
 
   /** Says that a controller was registered, changed or forgotten. */

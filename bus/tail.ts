@@ -23,7 +23,7 @@ export interface Subscriber {
 
 /**
  * Follows the log of one type for a whole process: one query per batch of events, however many subscribers there are, and
- * none for events that this process wrote itself, which are offered by the writer.
+ * none for events that this process wrote itself, which are offered by the writer, or that came with a notification.
  */
 export class Tail {
   readonly #database: Database;
@@ -31,7 +31,7 @@ export class Tail {
   readonly #loop: Loop;
   readonly #subscribers = new Set<Subscriber>();
   readonly #stopListening: () => void;
-  /** Batches written here whose predecessors are not known yet. */
+  /** Batches whose predecessors are not known yet. */
   #offered: LogEvent[][] = [];
   #gap: NodeJS.Timeout | undefined;
   #recent: LogEvent[] = [];
@@ -48,7 +48,10 @@ export class Tail {
       interval: 1_000,
       log: options.log,
     });
-    this.#stopListening = options.wakeups.on(`events:${options.type}`, () => this.#loop.wake());
+    this.#stopListening = options.wakeups.on(`events:${options.type}`, stretches => {
+      if (stretches) for (const events of stretches) this.offer(events);
+      else this.#loop.wake();
+    });
   }
 
   start(): void {
@@ -85,8 +88,9 @@ export class Tail {
   }
 
   /**
-   * Takes the events of a batch that this process has committed, so that nobody has to read them from the database: that
-   * costs a query, about as much as a small write itself. They may come before those of an earlier batch.
+   * Takes the events of a batch that was committed, by this process or by another that has sent them along, so that nobody has
+   * to read them from the database: that costs a query, about as much as a small write itself. They may come before those of an
+   * earlier batch.
    */
   offer(events: LogEvent[]): void {
     if (this.#head === undefined) return;
@@ -103,6 +107,7 @@ export class Tail {
   async #read(): Promise<boolean> {
     const from = this.#head;
     if (from === undefined) return this.#begin();
+    const offered = new Set(this.#offered);
     const since = this.#lastAt === 0 ? undefined : this.#lastAt - clockSkew;
     let { events, more } = await readEvents(this.#database, this.#type, from, { ...batch, since });
     if (events[0]?.previous !== from) {
@@ -116,6 +121,8 @@ export class Tail {
     }
     this.#take(events);
     this.#takeOffered();
+    // What was offered before this look and does not follow even now is of a state that the database went back from.
+    if (!more) this.#offered = this.#offered.filter(one => !offered.has(one));
     return more;
   }
 

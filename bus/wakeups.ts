@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import type { Database, Log } from '../db/index.js';
+import type { Database, Log, LogEvent } from '../db/index.js';
+import { disclose, enclose } from './enclosure.js';
 import { Loop } from './loop.js';
 
 /** What a wake-up is about: new events of a type, new keys of a controller (`work:*`: of any), who is registered, or leases
@@ -9,10 +10,18 @@ export type Topic = `events:${string}` | `work:${string}` | 'controllers' | 'lea
 const channel = 'syncsets';
 /** What a process says when it begins to listen; no topic. */
 const greeting = 'listening';
+/** Bytes that a notification holds in Postgres; a topic has at most 70. */
+const largest = 7_999;
+const mostTopics = 100;
+
+/** Hears of a topic; of new events of a type it gets these, stretch by stretch, when all of them came with the notification. */
+export type Listener = (stretches?: LogEvent[][]) => void;
 
 /**
  * The Postgres transport: LISTEN/NOTIFY as wake-up only, the event log and the work table are the source. A wake-up may be
- * lost or come twice, so whoever listens also looks by itself about once a second.
+ * lost or come twice, so whoever listens also looks by itself about once a second. Few and small events are enclosed, which saves
+ * each other replica a look at the log: 0.25 ms of CPU there and 0.1 to 0.2 ms in the database. A release
+ * before reads the topics alone: the enclosure begins after a space and a line's end.
  * Notifications leave outside of the writes, one statement at a time for all that gathered meanwhile; none leave while nobody
  * else listens: a notification wakes three processes, which cost a lone write half a millisecond.
  */
@@ -20,8 +29,10 @@ export class Wakeups {
   readonly #database: Database;
   readonly #log: Log;
   readonly #sender = randomUUID().slice(0, 8);
-  readonly #listeners = new Map<Topic, Set<() => void>>();
+  readonly #listeners = new Map<Topic, Set<Listener>>();
   #pending = new Set<Topic | typeof greeting>();
+  /** All that is to be told of a topic, as far as it fits. */
+  readonly #enclosed = new Map<Topic | typeof greeting, string>();
   #sending: Promise<void> | undefined;
   readonly #company: Loop;
   #alone = false;
@@ -53,7 +64,7 @@ export class Wakeups {
   }
 
   /** Calls `listener` at each wake-up of a topic until the returned function is called. */
-  on(topic: Topic, listener: () => void): () => void {
+  on(topic: Topic, listener: Listener): () => void {
     const listeners = this.#listeners.get(topic) ?? new Set();
     this.#listeners.set(topic, listeners.add(listener));
     return () => {
@@ -70,7 +81,22 @@ export class Wakeups {
 
   /** Wakes the listeners in the other processes alone. */
   tell(topic: Topic): void {
-    if (!this.#alone) this.#send(topic);
+    if (this.#alone) return;
+    this.#enclosed.delete(topic);
+    this.#send(topic);
+  }
+
+  /** Tells the listeners in the other processes of events that were committed. */
+  tellEvents(type: string, events: readonly LogEvent[]): void {
+    if (this.#alone) return;
+    const topic: Topic = `events:${type}`;
+    const before = this.#enclosed.get(topic);
+    // Who is to look for some of them finds all of them.
+    const isToLook = this.#pending.has(topic) && before === undefined;
+    const text = isToLook ? undefined : enclose(type, events, largest - (before?.length ?? 0));
+    if (text === undefined) this.#enclosed.delete(topic);
+    else this.#enclosed.set(topic, before === undefined ? text : `${before}\n${text}`);
+    this.#send(topic);
   }
 
   #send(word: Topic | typeof greeting): void {
@@ -87,11 +113,21 @@ export class Wakeups {
 
   async #sendPending(): Promise<void> {
     while (this.#pending.size > 0) {
-      // A payload holds 8,000 bytes; a topic at most 70.
-      const topics = [...this.#pending].slice(0, 100);
-      for (const topic of topics) this.#pending.delete(topic);
+      const topics = [...this.#pending].slice(0, mostTopics);
+      let payload = [this.#sender, ...topics].join(' ');
+      let separator = ' \n';
+      for (const topic of topics) {
+        this.#pending.delete(topic);
+        const text = this.#enclosed.get(topic);
+        this.#enclosed.delete(topic);
+        if (text === undefined) continue;
+        const longer = payload + separator + text;
+        if (Buffer.byteLength(longer) > largest) continue;
+        payload = longer;
+        separator = '\n';
+      }
       try {
-        await this.#database.notify(channel, [this.#sender, ...topics].join(' '));
+        await this.#database.notify(channel, payload);
       } catch (error) {
         this.#log('debug', 'wake-up not sent', { reason: error instanceof Error ? error.message : String(error) });
       }
@@ -99,14 +135,19 @@ export class Wakeups {
   }
 
   #received(payload: string): void {
-    const [sender, ...topics] = payload.split(' ');
+    const end = payload.indexOf('\n');
+    const [sender, ...topics] = (end < 0 ? payload : payload.slice(0, end)).split(' ');
     if (sender === this.#sender) return;
     this.#alone = false;
-    for (const topic of topics) if (isTopic(topic)) this.#wakeHere(topic);
+    const enclosed = end < 0 ? undefined : disclose(payload.slice(end + 1));
+    for (const topic of topics) {
+      if (!isTopic(topic)) continue;
+      this.#wakeHere(topic, topic.startsWith('events:') ? enclosed?.get(topic.slice('events:'.length)) : undefined);
+    }
   }
 
-  #wakeHere(topic: Topic): void {
-    for (const listener of this.#listeners.get(topic) ?? []) listener();
+  #wakeHere(topic: Topic, stretches?: LogEvent[][]): void {
+    for (const listener of this.#listeners.get(topic) ?? []) listener(stretches);
     if (topic.startsWith('work:')) for (const listener of this.#listeners.get('work:*') ?? []) listener();
   }
 

@@ -24,7 +24,7 @@ export { FieldIndexes, type IndexedField, type TypeIndexes } from './field-index
 export { readPage, VersionGone, type ListRequest, type Order, type Page, type Place } from './lists.js';
 export { Snapshot } from './snapshot.js';
 export type { FieldCondition, LabelCondition, Selector } from './selectors.js';
-export { logRange, readEvents, type LogEvent, type LogRange, type ReadLimits } from './events.js';
+export { isLogEvent, logRange, readEvents, type LogEvent, type LogRange, type ReadLimits } from './events.js';
 export {
   advancePublished,
   advanceWork,
