@@ -10,7 +10,8 @@ const queue = 'bench-watcher';
 
 /**
  * Events of 1 KB from the log to RabbitMQ, in order and confirmed, after a time without an API process: from the first message
- * that a bound queue hands out to the last. Beside it as many of the same messages, headers and all, published as fast as the same client can.
+ * that a bound queue hands out to the last. Beside it as many of the same messages, headers and all, published as fast as the
+ * same client can.
  */
 export const relay: Program = {
   name: 'relay',

@@ -20,8 +20,9 @@ export type Listener = (stretches?: LogEvent[][]) => void;
 /**
  * The Postgres transport: LISTEN/NOTIFY as wake-up only, the event log and the work table are the source. A wake-up may be
  * lost or come twice, so whoever listens also looks by itself about once a second. Few and small events are enclosed, which saves
- * each other replica a look at the log: 0.25 ms of CPU there and 0.1 to 0.2 ms in the database. A release
- * before reads the topics alone: the enclosure begins after a space and a line's end.
+ * each other replica a look at the log: 0.25 ms of CPU there and 0.1 to 0.2 ms in the database. A release before reads the topics
+ * alone: the enclosure begins after a space and a line's end. Whoever may connect to the database can send and hear notifications,
+ * so it has to be the platform's own; secrets are not in them.
  * Notifications leave outside of the writes, one statement at a time for all that gathered meanwhile; none leave while nobody
  * else listens: a notification wakes three processes, which cost a lone write half a millisecond.
  */
