@@ -216,11 +216,11 @@ export class WorkController extends Controller {
 
   /**
    * Renews a worker's lease and tells what it holds, what it lost and what changed. With `stream=true` the connection stays open
-   * and tells the same every second without renewing anything: when it breaks, the server knows that the worker is gone and
+   * and tells the same every 0.7 s without renewing anything: when it breaks, the server knows that the worker is gone and
    * ends its lease within 1.5 s, unless it renews again.
    */
   @Post('{name}/claims/renew')
-  @Response<Renewal>(200, 'The lease; with stream=true a line of this every second')
+  @Response<Renewal>(200, 'The lease; with stream=true a line of this every 0.7 s')
   @Response<ErrorBody>(404, 'NotFound')
   async renewWork(
     @Request() request: express.Request,

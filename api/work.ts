@@ -206,7 +206,7 @@ export interface RenewInput {
 }
 
 export interface RenewQuery {
-  /** `true` keeps the connection open and sends a line every second; the lease is renewed by calls without it. */
+  /** `true` keeps the connection open and sends a line every 0.7 s; the lease is renewed by calls without it. */
   stream?: boolean;
 }
 

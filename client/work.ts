@@ -156,7 +156,7 @@ export class Controllers {
   }
 
   /**
-   * Tells every second what a worker holds, has lost and what has changed. It does not extend the lease, which takes `renew`,
+   * Tells every 0.7 s what a worker holds, has lost and what has changed. It does not extend the lease, which takes `renew`,
    * but ends it: when the connection breaks, within 1.5 s, unless the worker renews it. So keep one open while claims are held;
    * what a killed worker held is then free within 2 s.
    *

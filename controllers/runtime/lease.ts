@@ -18,8 +18,11 @@ export interface LeaseEvents {
   reachable(now: boolean, error?: unknown): void;
 }
 
-/** A stream sends a line every second; without one for so many milliseconds the server may have given up on the worker. */
-const longestSilence = 2500;
+/**
+ * A stream sends a line every 0.7 s. Without one for so many milliseconds the server may have seen it break, which this side need
+ * not have noticed, and given the claims to others 1.5 s later.
+ */
+const longestSilence = 1450;
 /**
  * A worker's lease, which holds all its claims. Renewals keep it alive; an open stream tells the server at once when this
  * process dies. What is certain about it is counted here: from the moment before a renewal was sent, on this process's
@@ -76,7 +79,9 @@ export class Lease {
   /** The same, but 0 while the connection that the server watches is in doubt: enough to begin a call to the outside? */
   get certain(): number {
     const now = performance.now();
-    const trusted = this.#heard === undefined ? this.#renewedAt > this.#brokenAt : now - this.#heard < longestSilence;
+    // A stream that is open again does not tell what was lost between; only a renewal does.
+    const renewed = this.#renewedAt > this.#brokenAt;
+    const trusted = renewed && (this.#heard === undefined || now - this.#heard < longestSilence);
     return trusted ? Math.max(0, this.#until - now) : 0;
   }
 

@@ -23,6 +23,8 @@ describe('worker, when the server or the network fails', () => {
   let renewals: number;
   let results: { token: string; result: string; message?: string }[];
   let streams: http.ServerResponse[];
+  /** Sent on all streams together. */
+  let lines = 0;
   /** In place of what the server does otherwise, by the end of the path. */
   let instead: Map<string, Answer>;
 
@@ -45,6 +47,17 @@ describe('worker, when the server or the network fails', () => {
     reason: 'added',
     expiresInSeconds: 2,
   });
+  const stream = (response: http.ServerResponse) => {
+    response.flushHeaders();
+    streams.push(response);
+    const send = () => {
+      lines++;
+      response.write('{"expiresInSeconds":2,"lost":[],"changed":[]}\n');
+    };
+    const timer = setInterval(send, 100);
+    send();
+    response.once('close', () => clearInterval(timer));
+  };
   const take = (reported: typeof results | undefined) => {
     results.push(...(reported ?? []));
     return reported?.map(({ token }) => ({ token, state: 'ok' }));
@@ -54,14 +67,8 @@ describe('worker, when the server or the network fails', () => {
     const special = [...instead].find(([path]) => pathname.endsWith(path))?.[1];
     const body = seen.body as { results?: typeof results; waitSeconds?: number } | undefined;
     if (special) special(seen, response);
-    else if (pathname.endsWith('/renew') && searchParams.has('stream')) {
-      response.flushHeaders();
-      streams.push(response);
-      const send = () => response.write('{"expiresInSeconds":2,"lost":[],"changed":[]}\n');
-      const timer = setInterval(send, 100);
-      send();
-      response.once('close', () => clearInterval(timer));
-    } else if (pathname.endsWith('/renew')) {
+    else if (pathname.endsWith('/renew') && searchParams.has('stream')) stream(response);
+    else if (pathname.endsWith('/renew')) {
       renewals++;
       json(response, 200, { expiresInSeconds: 2, lost: [], changed: [], held });
     } else if (pathname.endsWith('/done')) {
@@ -182,6 +189,33 @@ describe('worker, when the server or the network fails', () => {
     await until(() => results.length > 0, { what: 'the result' });
     expect(story).to.deep.equal(['held', 'in doubt', 'held again']);
     expect(results[0]).to.include({ result: 'done' });
+  });
+
+  it('does not believe in its claims because a broken stream is open again, before a renewal told what it lost', async () => {
+    const story: [string, boolean][] = [];
+    claims = [[claim('a')]];
+    held = ['token-a'];
+    await start({
+      reconcile: async (_, context) => {
+        await context.hold(1000);
+        instead.set('/renew', (seen, response) => {
+          if (seen.url.searchParams.has('stream')) stream(response);
+          else failure(response, 503, 'Unavailable');
+        });
+        const before = lines;
+        streams[0]?.destroy();
+        await until(() => streams.length === 2 && lines > before + 5, { what: 'the stream to come again' });
+        story.push(['without a renewal', context.remaining() > 0]);
+        instead.delete('/renew');
+        await context.hold(1000);
+        story.push(['with one', context.remaining() > 0]);
+      },
+    });
+    await until(() => results.length > 0, { what: 'the result' });
+    expect(story).to.deep.equal([
+      ['without a renewal', false],
+      ['with one', true],
+    ]);
   });
 
   it('refuses to wait for more certainty than a lease can give', async () => {
