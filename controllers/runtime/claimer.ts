@@ -193,7 +193,7 @@ export class Claimer {
       answer = { claims: await controllers.claim(controller, { worker, ...rest, signal }), refused: [] };
     }
     // Only claims are on the disk when their answer is sent; a lease that came with none may be forgotten in a crash.
-    if (answer.claims.length > 0) lease.extended(sentAt, claimSeconds());
+    if (answer.claims.length > 0) lease.claimed(sentAt, claimSeconds());
     return answer;
   }
 

@@ -23,6 +23,8 @@ export interface LeaseEvents {
  * not have noticed, and given the claims to others 1.5 s later.
  */
 const longestSilence = 1450;
+/** Milliseconds after a renewal that failed until the next one. */
+const retryTime = 200;
 /**
  * A worker's lease, which holds all its claims. Renewals keep it alive; an open stream tells the server at once when this
  * process dies. What is certain about it is counted here: from the moment before a renewal was sent, on this process's
@@ -94,8 +96,15 @@ export class Lease {
     signal.throwIfAborted();
   }
 
-  /** A call that extends the lease by so many seconds was sent at this time and succeeded. */
-  extended(sentAt: number, seconds: number): void {
+  /**
+   * A claim was sent at this time and brought something, with a lease of so many seconds: an extension of the one that there was,
+   * as far as that is certain. Else it may have been lost, with all that was held, and this be a new one; a renewal tells.
+   */
+  claimed(sentAt: number, seconds: number): void {
+    if (this.certain > 0) this.#extended(sentAt, seconds);
+  }
+
+  #extended(sentAt: number, seconds: number): void {
     this.#until = Math.max(this.#until, sentAt + seconds * 1000);
     this.#renewedAt = Math.max(this.#renewedAt, sentAt);
   }
@@ -103,30 +112,32 @@ export class Lease {
   async #renewals(): Promise<void> {
     const { signal } = this.#stop;
     while (!this.#isStopped()) {
-      await this.#renew(signal);
+      const renewed = await this.#renew(signal);
       if (this.#isStopped()) return;
       // More often than the 1.5 s to which a late report of a broken stream may cut the lease.
       const regular = Math.min(1000, this.#seconds() * 150);
       // Without a stream the lease may be down to 1.5 s.
-      const wait = this.#heard === undefined ? Math.min(500, regular) : regular;
+      const wait = !renewed ? retryTime : this.#heard === undefined ? Math.min(500, regular) : regular;
       await Promise.race([pause(wait, signal), new Promise<void>(resolve => (this.#wake = resolve))]);
     }
   }
 
-  async #renew(signal: AbortSignal): Promise<void> {
+  async #renew(signal: AbortSignal): Promise<boolean> {
     const tokens = this.#events.tokens();
     const sentAt = performance.now();
     try {
       const renewal = await this.#controllers.renew(this.#controller, { worker: this.#worker }, signal);
       const held = new Set(renewal.held);
-      this.extended(sentAt, renewal.expiresInSeconds);
+      this.#extended(sentAt, renewal.expiresInSeconds);
       this.#report({ ...renewal, lost: tokens.filter(token => !held.has(token)) });
       this.#findUnknown(renewal);
       this.#contact(true);
+      return true;
     } catch (error) {
-      if (signal.aborted) return;
+      if (signal.aborted) return false;
       if (isPlatformError(error, 'NotFound')) this.#events.forgotten();
       else this.#contact(false, error);
+      return false;
     }
   }
 
