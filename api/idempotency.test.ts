@@ -154,4 +154,69 @@ describe('requests with an Idempotency-Key', () => {
     expect(await left()).to.deep.equal([]);
     expect((await api.call('GET', path(name))).status).to.equal(200);
   });
+
+  const cluster = (name: string, fields: object = {}) => ({ name, namespace: 'foo', ...fields });
+  const batch = (operations: object[], more: object, headers: Record<string, string>) =>
+    api.call('POST', '/v1/batch', { operations, ...more }, headers);
+
+  it('are answered as at first, single writes and batches', async () => {
+    const name = fresh();
+    const headers = { 'Idempotency-Key': `key-${name}` };
+    const object = cluster(name, { kubeconfig: 'canary-4711' });
+    const twins = await Promise.all([1, 2, 3].map(() => api.call('POST', '/v1/clusters', object, headers)));
+    for (const twin of twins) {
+      expect(twin.status).to.equal(201);
+      expect(twin.body).to.deep.equal(twins[0]?.body);
+      expect(twin.headers.get('location')).to.equal(`/v1/clusters/foo/${name}`);
+    }
+    const other = await api.call('POST', '/v1/clusters', { ...object, context: 'x' }, headers);
+    expect([other.status, other.body.error.code]).to.deep.equal([422, 'Invalid']);
+
+    const patch = { 'Idempotency-Key': `patch-${name}` };
+    const path = `/v1/clusters/foo/${name}`;
+    const patched = await api.call('PATCH', path, { context: 'a' }, patch);
+    await api.call('PATCH', path, { context: 'b' });
+    expect((await api.call('PATCH', path, { context: 'a' }, patch)).body).to.deep.equal(patched.body);
+    expect((await api.call('GET', path)).body.context).to.equal('b');
+
+    const second = fresh();
+    const operations = [
+      { op: 'create', type: 'clusters', object: cluster(second) },
+      { op: 'delete', type: 'clusters', namespace: 'foo', name: 'nobody' },
+      { op: 'patch', type: 'clusters', namespace: 'foo', name, patch: { context: 'c' } },
+    ];
+    for (const [atomic, list] of [
+      [false, operations],
+      [true, operations.slice(2)],
+    ] as const) {
+      const key = { 'Idempotency-Key': `batch-${name}-${atomic}` };
+      const first = await batch([...list], { atomic }, key);
+      await api.call('PATCH', path, { context: 'd' });
+      const again = await batch([...list], { atomic }, key);
+      expect(again.body).to.deep.equal(first.body);
+      expect((await api.call('GET', path)).body.context).to.equal('d');
+      expect((await batch([...list, ...list], { atomic }, key)).status).to.equal(422);
+    }
+    const stored = await api.database.query<{ text: string }>({
+      text: 'select a::text as text from syncsets.answers a',
+    });
+    expect(stored.map(row => row.text).join()).not.to.contain('canary-4711');
+  });
+
+  it('go on with a batch that a process left halfway', async () => {
+    const names = [fresh(), fresh(), fresh()];
+    const operations = names.map(name => ({ op: 'create', type: 'clusters', object: cluster(name) }));
+    const key = { 'Idempotency-Key': `half-${names[0]}` };
+    const first = await batch(operations, {}, key);
+    // As after a kill: the last write and the answer as a whole are missing.
+    await api.database.query({
+      text: `delete from syncsets.answers where key = $1 and line in (-1, 2)`,
+      values: [key['Idempotency-Key']],
+    });
+    await api.call('DELETE', `/v1/clusters/foo/${names[2]}`);
+    const again = await batch(operations, {}, key);
+    expect(again.body.results.map(({ status }: { status: number }) => status)).to.deep.equal([201, 201, 201]);
+    expect(again.body.results.slice(0, 2)).to.deep.equal(first.body.results.slice(0, 2));
+    expect(again.body.results[2].object.uid).not.to.equal(first.body.results[2].object.uid);
+  });
 });

@@ -1,4 +1,4 @@
-import { connect, isPlatformError, type Client, type Cluster } from '../client/index.js';
+import { isPlatformError, type Client, type Cluster } from '../client/index.js';
 import { startControllers } from '../controllers/index.js';
 import { now } from './clock.js';
 import type { Program } from './program.js';
@@ -23,8 +23,7 @@ export const deletion: Program = {
         labels: { set },
         ...more,
       }));
-    const client = connect({ url: api.url });
-    stage.own(() => ({ stop: () => client.close() }));
+    const client = stage.client(api);
 
     stage.say(`storing ${3 * count} objects`);
     const owner = await client.clusters.create({ name: 'owner', namespace: 'bench' });

@@ -1,4 +1,3 @@
-import { connect } from '../client/index.js';
 import { now, percentiles } from './clock.js';
 import type { Program } from './program.js';
 import { store } from './store.js';
@@ -13,8 +12,7 @@ export const enqueue: Program = {
   about: 'keys queued by a selector with one call',
   async run(stage) {
     const api = await stage.api();
-    const client = connect({ url: api.url });
-    stage.own(() => ({ stop: () => client.close() }));
+    const client = stage.client(api);
     // Registered before there is anything, and not interested in what is stored now: its queue is empty.
     await client.controllers.register('bench', { type: 'clusters', on: ['status'] });
     stage.say(`storing ${sets * keys} objects`);

@@ -3,6 +3,7 @@ import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
+import { connect, type Client } from '../client/index.js';
 import { EmbeddedPostgres, parseConnection, type Log } from '../db/index.js';
 import { startRabbit } from '../test/rabbitmq.js';
 import { Load } from './load.js';
@@ -79,6 +80,13 @@ export class Stage {
   async express(): Promise<Service> {
     await writeRoutes();
     return this.own(() => startService(['--import', 'tsx', 'bench/reference/express.ts', routesFile], {}));
+  }
+
+  /** A client of an API process. */
+  client({ url }: { url: string }): Client {
+    const client = connect({ url });
+    this.own(() => ({ stop: () => client.close() }));
+    return client;
   }
 
   load(): Load {

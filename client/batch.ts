@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { CallOptions, JsonPatchOperation, MergePatch, PropagationPolicy } from './collection.js';
+import type { CallOptions, JsonPatchOperation, MergePatch, PropagationPolicy } from './calls.js';
 import type { Collections, Kinds } from './connect.js';
 import { PlatformError, readError } from './errors.js';
 import { linesOf } from './lines.js';

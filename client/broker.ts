@@ -85,7 +85,7 @@ export class Broker {
     };
     const renewal = setInterval(() => {
       rebind().catch((error: unknown) => {
-        this.#log.warn({ error: error instanceof Error ? error.message : String(error) }, 'a queue cannot be bound');
+        this.#log.warn({ error: reasonOf(error) }, 'a queue cannot be bound');
       });
     }, rebindAfter).unref();
     if (queueBindings.length === 0) clearInterval(renewal);
@@ -196,9 +196,10 @@ export class Broker {
   #report(error: unknown): void {
     if (this.#down) return;
     this.#down = true;
-    this.#log.warn(
-      { error: error instanceof Error ? error.message : String(error) },
-      'RabbitMQ is away; going on over HTTP',
-    );
+    this.#log.warn({ error: reasonOf(error) }, 'RabbitMQ is away; going on over HTTP');
   }
+}
+
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

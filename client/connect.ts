@@ -1,7 +1,8 @@
 import { batch, load, type BatchOptions, type BatchOutcome, type BatchOutcomes, type BatchWrite } from './batch.js';
 import { Broker, type Log } from './broker.js';
 import { Garbage } from './garbage.js';
-import type { CallOptions, Collection, ServiceOptions } from './collection.js';
+import type { CallOptions, ServiceOptions } from './calls.js';
+import type { Collection } from './collection.js';
 import { GeneratedClient } from './generated/index.js';
 import type { Resource } from './resource.js';
 import { ServiceTransport, UntypedService, type Service } from './service.js';

@@ -1,4 +1,4 @@
-import type { CallOptions } from './collection.js';
+import type { CallOptions } from './calls.js';
 import type { GarbageResult } from './generated/index.js';
 import type { Key } from './resource.js';
 import type { Transport } from './transport.js';

@@ -22,20 +22,19 @@ export type {
 } from './claims.js';
 export type {
   CallOptions,
-  Collection,
   FieldsOption,
   JsonPatchOperation,
   ListOptions,
   MergePatch,
   Metadata,
-  MinimalCalls,
   Page,
   Part,
   Preconditions,
   PropagationPolicy,
   RemoveAllOptions,
   RemoveOptions,
-} from './collection.js';
+} from './calls.js';
+export type { Collection, MinimalCalls } from './collection.js';
 export { connect, type Client, type Collections, type ConnectOptions, type Kinds } from './connect.js';
 export { ConnectionError, isPlatformError, PlatformError, type ErrorDetail } from './errors.js';
 export { events, type EventsOptions } from './events.js';

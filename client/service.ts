@@ -8,7 +8,7 @@ import type {
   RemoveAllOptions,
   RemoveOptions,
   ServiceOptions,
-} from './collection.js';
+} from './calls.js';
 import type { ApiRequestOptions, Notice, Revealed, Transport as GeneratedTransport } from './generated/index.js';
 import type { Resource } from './resource.js';
 import type { Call, Transport } from './transport.js';

@@ -1,4 +1,5 @@
-import { Collection, type CallOptions, type MergePatch, type Preconditions } from './collection.js';
+import type { CallOptions, MergePatch, Preconditions } from './calls.js';
+import { Collection } from './collection.js';
 import type { Revealed } from './generated/index.js';
 import type { Key, Resource } from './resource.js';
 

@@ -8,6 +8,7 @@ import * as files from './embedded/files.js';
 import { readLock, takeLock } from './embedded/lock.js';
 import * as postmaster from './embedded/postmaster.js';
 import { freePort, Server, settings, type Launch } from './embedded/server.js';
+import { reasonOf } from './reason.js';
 
 /** How a running embedded database is reached. */
 export interface EmbeddedAddress {
@@ -207,7 +208,7 @@ export class EmbeddedPostgres {
         }
       } catch (error) {
         this.#log('error', 'the embedded database is away', {
-          reason: error instanceof Error ? error.message : String(error),
+          reason: reasonOf(error),
         });
       }
       await sleep(500, undefined, { signal }).catch(() => undefined);

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import pg from 'pg';
 import type { Database, Log, Queries } from './database.js';
+import { reasonOf } from './reason.js';
 
 /** A top-level field with an index of its own. Numbers are ordered as numbers, everything else as text. */
 export interface IndexedField {
@@ -85,7 +86,7 @@ export class FieldIndexes {
       });
       this.#failure = '';
     } catch (error) {
-      const failure = error instanceof Error ? error.message : String(error);
+      const failure = reasonOf(error);
       if (!this.#stopped.signal.aborted && failure !== this.#failure) {
         this.#log('warn', 'indexes of fields could not be made', { error });
       }

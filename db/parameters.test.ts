@@ -3,12 +3,13 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseConnection } from './parameters.js';
+import { reasonOf } from './reason.js';
 
 function refused(variables: { DATABASE_URL?: string; POSTGRES_PARAMS?: string }): string {
   try {
     parseConnection(variables);
   } catch (error) {
-    return error instanceof Error ? error.message : String(error);
+    return reasonOf(error);
   }
   throw new Error(`accepted: ${JSON.stringify(variables)}`);
 }

@@ -3,6 +3,7 @@ import type { ConnectionOptions } from 'node:tls';
 import type { ClientConfig } from 'pg';
 import { passwordFor } from './passfile.js';
 import { PreferTls } from './prefer-tls.js';
+import { reasonOf } from './reason.js';
 
 /** The two settings that may say where Postgres is; either form is taken in either of them. */
 export interface ConnectionVariables {
@@ -221,8 +222,6 @@ function readNamed(keyword: string, path: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch (error) {
-    throw new Malformed(
-      `${keyword}: the file cannot be read (${error instanceof Error ? error.message : String(error)})`,
-    );
+    throw new Malformed(`${keyword}: the file cannot be read (${reasonOf(error)})`);
   }
 }

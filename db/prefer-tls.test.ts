@@ -9,6 +9,7 @@ import { promisify } from 'node:util';
 import pg from 'pg';
 import { EmbeddedPostgres } from './embedded.js';
 import { parseConnection } from './parameters.js';
+import { reasonOf } from './reason.js';
 
 const run = promisify(execFile);
 
@@ -69,7 +70,7 @@ describe('sslmode towards a real server', function () {
       expect((await client.query<{ echo: string }>('select $1::text as echo', [long])).rows[0]?.echo).to.equal(long);
       return row?.ssl ?? 'no row';
     } catch (error) {
-      return error instanceof Error ? error.message : String(error);
+      return reasonOf(error);
     } finally {
       await client.end();
     }

@@ -1,7 +1,7 @@
 import { generate } from 'openapi-typescript-codegen';
 import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Document, Schema } from './openapi.js';
+import type { Document, Schema } from './document.js';
 import type { TypeModel } from './read-types.js';
 import { routes } from './routes.js';
 

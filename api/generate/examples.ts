@@ -1,4 +1,4 @@
-import type { Document, Operation, Schema } from './openapi.js';
+import type { Document, Operation, Schema } from './document.js';
 import type { TypeModel } from './read-types.js';
 import { routes } from './routes.js';
 

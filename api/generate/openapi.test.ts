@@ -3,7 +3,7 @@ import { expect } from 'chai';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { types } from '../../build/types.js';
-import type { Document, Operation } from './openapi.js';
+import type { Document, Operation } from './document.js';
 
 const document = JSON.parse(readFileSync(join(import.meta.dirname, '../../build/openapi.json'), 'utf8')) as Document;
 const operations = Object.entries(document.paths).flatMap(([path, methods]) =>

@@ -1,58 +1,11 @@
+import { reference, schemaOf, type Answer, type Document, type Operation, type Schema } from './document.js';
 import { always, bareError, errorResponse, errorResponses } from './errors.js';
 import { addExamples } from './examples.js';
 import { headers, headersOf, parameters } from './headers.js';
+import { completeModels } from './models.js';
 import { platformRoutes } from './platform-routes.js';
 import type { TypeModel } from './read-types.js';
 import { routes, type Route } from './routes.js';
-
-/** The parts of an OpenAPI 3.0 document that are touched here. */
-export interface Document {
-  openapi: string;
-  info: Record<string, unknown>;
-  servers: unknown[];
-  tags?: unknown[];
-  security?: unknown[];
-  paths: Record<string, Record<string, Operation>>;
-  components: { schemas: Record<string, Schema> } & Record<string, unknown>;
-}
-
-export interface Operation {
-  operationId: string;
-  tags?: string[];
-  summary?: string;
-  description?: string;
-  parameters?: Parameter[];
-  requestBody?: { required?: boolean; content: Content; [field: string]: unknown };
-  responses: Partial<Record<string, Answer>>;
-  security?: unknown[];
-}
-
-export interface Schema {
-  $ref?: string;
-  type?: string;
-  properties?: Record<string, Schema>;
-  required?: string[];
-  [field: string]: unknown;
-}
-
-export interface Parameter {
-  $ref?: string;
-  name?: string;
-  in?: string;
-  example?: unknown;
-}
-
-export interface Answer {
-  $ref?: string;
-  description?: string;
-  content?: Content;
-  headers?: Record<string, unknown>;
-}
-
-type Content = Record<string, { schema?: Schema; example?: unknown; 'x-line'?: Schema }>;
-
-const reference = (kind: string, name: string) => ({ $ref: `#/components/${kind}/${name}` });
-const schemaOf = (name: string): Schema => reference('schemas', name);
 
 /** Adds to tsoa's document what it cannot know: answers, headers, bodies, errors, security, the exact models of the types. */
 export function completeDocument(document: Document, types: TypeModel[], version: string): void {
@@ -73,12 +26,8 @@ export function completeDocument(document: Document, types: TypeModel[], version
   for (const [path, methods] of Object.entries(document.paths)) {
     for (const operation of Object.values(methods)) general(path, operation);
   }
-  models['PartialList'] = partialList(Object.values(models));
-  models['BatchLine'] = batchLine(models['BatchResult']);
-  Object.assign(models, shared);
-  for (const model of Object.values(models)) correct(model);
+  completeModels(models, types);
   for (const type of types) {
-    completeModels(models, type);
     for (const route of routes(type)) {
       const path = `/v1/${type.type}${route.path === '' ? '' : `/${route.path}`}`;
       const operation = document.paths[path]?.[route.method.toLowerCase()];
@@ -98,43 +47,6 @@ export function completeDocument(document: Document, types: TypeModel[], version
 
 const about =
   'Typed objects, watches and work queues over HTTP. Below `/v1` whatever is not in this document is refused: fields, query parameters, content types. Every answer has one of the documented statuses, and every error the same body; decide by its `error.code`. HEAD is answered wherever GET is.';
-
-/** Bodies that are the same for all types. */
-const shared: Record<string, Schema> = {
-  JsonPatch: {
-    type: 'array',
-    description: 'A JSON patch (RFC 6902): operations that are carried out in this order, all or none.',
-    maxItems: 10_000,
-    items: {
-      type: 'object',
-      required: ['op', 'path'],
-      properties: {
-        op: { type: 'string', enum: ['add', 'remove', 'replace', 'move', 'copy', 'test'] },
-        path: { type: 'string', description: 'A JSON pointer (RFC 6901), such as `/labels/env`.' },
-        from: { type: 'string', description: 'Where `move` and `copy` take the value.' },
-        value: { description: 'For `add`, `replace` and `test`.' },
-      },
-    },
-  },
-  MetadataInput: {
-    type: 'object',
-    description:
-      'What clients set around the own fields of an object; the rest of the object may be there and is ignored.',
-    properties: {
-      labels: { type: 'object', additionalProperties: { type: 'string' } },
-      annotations: { type: 'object', additionalProperties: { type: 'string' } },
-      finalizers: { type: 'array', items: { type: 'string' } },
-      owners: { type: 'array', items: schemaOf('Owner') },
-      resourceVersion: {
-        type: 'string',
-        pattern: '^[0-9]+$',
-        description: 'The version that the object must still have, else 409.',
-      },
-      uid: { type: 'string', description: 'The uid that the object must have, else 409.' },
-    },
-    additionalProperties: true,
-  },
-};
 
 /** What holds for every operation of `/v1`, hand-written ones included. */
 function general(path: string, operation: Operation): void {
@@ -163,18 +75,6 @@ function everywhere(operation: Operation): void {
   for (const answer of Object.values(operation.responses)) {
     if (answer && answer.$ref === undefined) answer.headers = { ...answer.headers, ...headersOf(['X-Request-Id']) };
   }
-}
-
-/** tsoa calls whole numbers int32, though versions outgrow that, and says null of what has no type, which means nothing. */
-function correct(schema: Schema): void {
-  if (schema['format'] === 'int32') schema['format'] = 'int64';
-  if (schema['nullable'] === true && schema.type === undefined) {
-    const { description } = schema;
-    for (const field of Object.keys(schema)) Reflect.deleteProperty(schema, field);
-    Object.assign(schema, { type: 'object', additionalProperties: true, nullable: true, description });
-  }
-  const parts = [schema['items'], schema['additionalProperties'], ...Object.values(schema.properties ?? {})];
-  for (const part of parts) if (typeof part === 'object' && part !== null) correct(part as Schema);
 }
 
 /** The routes that answer an object as it is stored, with its version as ETag. */
@@ -297,96 +197,6 @@ function completeWork({ paths }: Document): void {
 /** A body of lines; OpenAPI 3.0 has no word for what a line is. */
 function lines(description: string, model: string) {
   return { schema: { type: 'string', description }, 'x-line': schemaOf(model) };
-}
-
-function batchLine(result: Schema | undefined): Schema {
-  if (!result) throw new Error('tsoa made no model BatchResult');
-  const index = { type: 'integer', minimum: 0, description: 'Which line of the body, from 0, empty ones not counted.' };
-  const properties: Record<string, Schema> = { index, ...result.properties };
-  // A line has its object always.
-  delete properties['truncated'];
-  return {
-    ...result,
-    description: 'What became of the operation in a line.',
-    required: ['index', ...(result.required ?? [])],
-    properties,
-  };
-}
-
-/** The model that is received says its type exactly; the one that is sent has the same server-set fields, as read-only. */
-function completeModels(models: Record<string, Schema>, { type, kind, namespaced, status }: TypeModel): void {
-  const received = models[kind];
-  const sent = models[`${kind}Input`];
-  if (!received?.properties || !sent?.properties) throw new Error(`tsoa made no models for ${kind}`);
-  Object.assign(received.properties['type'] ?? {}, { enum: [type] });
-  if (namespaced) received.required = [...(received.required ?? []), 'namespace'].sort();
-  else delete received.properties['namespace'];
-  models[`${kind}Event`] = event(kind, type);
-  const { properties } = received;
-  const ignored = ['generation', 'createdAt', 'updatedAt', 'deletedAt', 'status'];
-  const fields = Object.entries(sent.properties).filter(([field]) => !ignored.includes(field));
-  for (const field of ignored) if (properties[field]) fields.push([field, { ...properties[field], readOnly: true }]);
-  sent.properties = Object.fromEntries(fields);
-  if (status !== undefined) {
-    models[`${kind}StatusInput`] = {
-      type: 'object',
-      description: `The status of an object of the type ${type}; the rest of the object may be there and is ignored. Left out, the status is removed.`,
-      properties: {
-        status: schemaOf(status),
-        resourceVersion: sent.properties['resourceVersion'] ?? {},
-        uid: sent.properties['uid'] ?? {},
-      },
-      additionalProperties: true,
-    };
-  }
-}
-
-/** A line of a watch. */
-function event(kind: string, type: string): Schema {
-  const version = { type: 'string', pattern: '^[0-9]+$' };
-  return {
-    type: 'object',
-    description: `A line of a watch of ${type}: a change with its \`object\`, a BOOKMARK, or an ERROR as the last line.`,
-    required: ['type'],
-    properties: {
-      type: { type: 'string', enum: ['ADDED', 'MODIFIED', 'DELETED', 'BOOKMARK', 'ERROR'] },
-      resourceVersion: { ...version, description: 'The version of the event; a watch from here goes on behind it.' },
-      previousResourceVersion: {
-        ...version,
-        description: 'The version of the event before it, of any object of the type. Objects of now have none.',
-      },
-      initialEventsEnd: { type: 'boolean', description: 'Of the BOOKMARK behind the objects of now.' },
-      object: schemaOf(kind),
-      error: { type: 'object', additionalProperties: true, description: 'As `error` of an ErrorBody.' },
-    },
-    additionalProperties: false,
-  };
-}
-
-/** What a list answers with `fields`. What surrounds the objects is as in any other list. */
-function partialList(models: Schema[]): Schema {
-  const page = models.find(model => model.properties?.['items'] && model.properties['remainingItemCount']);
-  if (!page) throw new Error('tsoa made no model of a list');
-  return {
-    ...page,
-    description: 'With `fields`: one page of the parts that were asked for.',
-    properties: {
-      ...page.properties,
-      items: {
-        type: 'array',
-        items: {
-          type: 'object',
-          required: ['name', 'resourceVersion'],
-          properties: {
-            name: { type: 'string' },
-            namespace: { type: 'string' },
-            resourceVersion: { type: 'string', pattern: '^[0-9]+$' },
-          },
-          additionalProperties: true,
-        },
-      },
-    },
-  };
 }
 
 /** The schemas that are referred to from anywhere, sorted by name. */

@@ -1,6 +1,6 @@
 import { errorResponse } from './errors.js';
 import { headersOf } from './headers.js';
-import type { Document, Operation } from './openapi.js';
+import type { Document, Operation } from './document.js';
 
 /** The routes beside `/v1` that `api/app.ts` answers by itself; tsoa does not know them. */
 export function platformRoutes(): Document['paths'] {

@@ -1,4 +1,4 @@
-import type { Document } from './openapi.js';
+import type { Document } from './document.js';
 
 /**
  * The document as it is published. Names of texts with a pattern (`ResourceName`) are replaced by what they mean. What stands

@@ -5,8 +5,8 @@ import { startApi, type TestApi } from '../../test/platform.js';
 import { startRabbit, type Rabbit } from '../../test/rabbitmq.js';
 import { until } from '../../test/until.js';
 import type { Controller } from './controller.js';
-import type { Log } from './log.js';
 import { run, type Running } from './runtime.js';
+import { quiet } from './testing/quiet.js';
 
 describe('controller runtime with RabbitMQ', () => {
   let rabbit: Rabbit;
@@ -14,13 +14,6 @@ describe('controller runtime with RabbitMQ', () => {
   let client: Client;
   let broker: Connection;
   const running: Running[] = [];
-  const quiet: Log = {
-    debug: () => undefined,
-    info: () => undefined,
-    warn: () => undefined,
-    error: () => undefined,
-    child: () => quiet,
-  };
 
   before(async function () {
     this.timeout(60_000);

@@ -5,20 +5,13 @@ import { until } from '../../test/until.js';
 import { TerminalError, type Controller } from './controller.js';
 import type { Log } from './log.js';
 import { run, Runtime, type RunOptions, type Running } from './runtime.js';
-import type { Task } from './task.js';
+import { quiet } from './testing/quiet.js';
 
 describe('controller runtime', () => {
   let api: TestApi;
   let client: Client;
   let names = 0;
   const running: Running[] = [];
-  const quiet: Log = {
-    debug: () => undefined,
-    info: () => undefined,
-    warn: () => undefined,
-    error: () => undefined,
-    child: () => quiet,
-  };
 
   before(async () => {
     api = await startApi();
@@ -234,48 +227,6 @@ describe('controller runtime', () => {
     expect(most).to.equal(0);
   });
 
-  it('runs a task at its first start and then every so often, whoever starts it', async () => {
-    const times: number[] = [];
-    let failures = 1;
-    const tasks: Task = {
-      name,
-      every: '2s',
-      run({ client: own, attempts }) {
-        times.push(performance.now());
-        if (failures-- > 0) return Promise.reject(new TerminalError('as good as any error'));
-        expect(attempts).to.be.at.most(1);
-        return own.clusters.list({ limit: 1 }).then(() => undefined);
-      },
-    };
-    const options = { url: api.url, log: quiet, handleSignals: false };
-    const first = await run([tasks], options);
-    running.push(first);
-    await until(() => times.length === 2, { what: 'the first run and its repetition' });
-    await first.stop();
-    running.push(await run([tasks], options), await run([{ ...tasks, every: '1h' }], options));
-    await until(() => times.length === 3, { what: 'the next run' });
-    expect((times[2] ?? 0) - (times[1] ?? 0)).to.be.within(1700, 6000);
-    expect(() => new Runtime([{ ...tasks, every: 0.5 }], {})).to.throw(TypeError, 'at least 1 s');
-  });
-
-  it('brings a task forward when a newer release runs it more often', async () => {
-    let runs = 0;
-    const task: Task = {
-      name,
-      every: '1d',
-      run: () => {
-        runs++;
-        return Promise.resolve();
-      },
-    };
-    const options = { url: api.url, log: quiet, handleSignals: false };
-    const former = await run([task], options);
-    await until(async () => (await client.controllers.read(name)).waiting === 1, { what: 'the far date' });
-    await former.stop();
-    running.push(await run([{ ...task, every: '1s' }], options));
-    await until(() => runs >= 2, { what: 'the run that came early' });
-  });
-
   it('puts its finalizer on before the first run and lets the object go after finalize', async () => {
     const story: string[] = [];
     let failures = 1;
@@ -424,31 +375,5 @@ describe('controller runtime', () => {
     );
     await away.stop();
     await starting;
-  });
-
-  it('shows health and metrics', async () => {
-    const started = await start(
-      {
-        reconcile: mine(cluster =>
-          cluster?.name === 'bad' ? Promise.reject(new Error('no')) : Promise.resolve({ requeueAfter: '1h' }),
-        ),
-      },
-      { healthPort: 0, concurrency: 7 },
-    );
-    for (const one of ['good', 'bad']) await client.clusters.create({ name: one, namespace });
-    const get = async (path: string) => {
-      const answer = await fetch(`http://127.0.0.1:${started.healthPort}${path}`);
-      return { status: answer.status, text: await answer.text() };
-    };
-    expect(await get('/healthz')).to.include({ status: 200 });
-    await until(async () => (await get('/readyz')).status === 200, { what: 'readiness' });
-    await until(async () => (await get('/metrics')).text.includes(`reconcile_errors_total{controller="${name}"} 1`), {
-      what: 'the error to be counted',
-    });
-    const { text } = await get('/metrics');
-    expect(text).to.include(`controller_runtime_reconcile_total{controller="${name}",result="requeue_after"} 1`);
-    expect(text).to.include(`controller_runtime_max_concurrent_reconciles{controller="${name}"} 7`);
-    expect(text).to.include(`controller_runtime_reconcile_time_seconds_count{controller="${name}"}`);
-    expect(await get('/nonsense')).to.include({ status: 404 });
   });
 });

@@ -15,6 +15,7 @@ import {
 } from 'node:fs/promises';
 import { isAbsolute, join, relative, resolve } from 'node:path';
 import { passwordFor } from '../passfile.js';
+import { reasonOf } from '../reason.js';
 
 /** The user that the server runs as; undefined where it is the user that we are. */
 export interface Account {
@@ -61,7 +62,7 @@ export async function makeDataDir(files: Files): Promise<void> {
     await access(files.dataDir, constants.W_OK | constants.X_OK);
   } catch (cause) {
     throw new Error(
-      `DATA_DIR ${files.dataDir} cannot be used: ${cause instanceof Error ? cause.message : String(cause)}. ` +
+      `DATA_DIR ${files.dataDir} cannot be used: ${reasonOf(cause)}. ` +
         'Set it to a directory that this user may write to.',
       { cause },
     );

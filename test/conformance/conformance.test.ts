@@ -8,12 +8,14 @@ import { envelope } from './envelope.js';
 import { errors } from './errors.js';
 import { examples } from './examples.js';
 import { lists } from './lists.js';
+import { replicas } from './replicas.js';
 import { secrets } from './secrets.js';
 import { Subject } from './subject.js';
 import { subresources } from './subresources.js';
 import { verbs } from './verbs.js';
 import { watches } from './watches.js';
 import { writes } from './writes.js';
+import { written } from './written.js';
 
 /** What holds for every type of the platform, sentence by sentence, on one server. */
 describe('conformance', function () {
@@ -32,11 +34,13 @@ describe('conformance', function () {
     expect(types.map(({ type }) => type)).to.have.members(listed);
   });
 
+  const subjects: Subject[] = [];
   for (const type of types) {
     const example = examples[type.type];
     if (!example) continue;
+    const subject = new Subject(type, example, () => api);
+    subjects.push(subject);
     describe(`of ${type.type}`, () => {
-      const subject = new Subject(type, example, () => api);
       describe('the envelope', () => envelope(subject));
       describe('the verbs', () => verbs(subject));
       describe('the subresources', () => subresources(subject));
@@ -50,8 +54,11 @@ describe('conformance', function () {
     });
   }
 
+  describe('a server that is started later', () => replicas(subjects, () => api));
+
   for (const type of declaring) {
-    describe(`of what ${type.namespaced ? 'a type in namespaces' : 'a cluster-wide type'} declares`, () =>
-      declarations(type, () => api));
+    const what = type.namespaced ? 'a type in namespaces' : 'a cluster-wide type';
+    if (type.writer === undefined) describe(`of what ${what} declares`, () => declarations(type, () => api));
+    else describe(`of ${what} that declares its writer`, () => written(type, () => api));
   }
 });

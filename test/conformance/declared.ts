@@ -6,10 +6,21 @@ import type { TestApi } from '../platform.js';
 const text = { dataType: 'string' } as const;
 
 /**
- * Types that declare everything a type file may, one in namespaces and one cluster-wide, both without status. They have no routes
- * of their own: batches reach them.
+ * Types that declare everything a type file may, one in namespaces and one cluster-wide, both without status; and the same with
+ * a controller that alone may write them, with status. They have no routes of their own: batches reach them.
  */
-export const declaring: TypeDefinition[] = [declared('berths', true), declared('buoys', false)];
+export const declaring: TypeDefinition[] = [
+  declared('berths', true),
+  declared('buoys', false),
+  { ...declared('cranes', true), writer: 'cranedriver', status: statusModel('cranes') },
+  { ...declared('ferries', false), writer: 'ferryman', status: statusModel('ferries') },
+];
+
+function statusModel(type: string): string {
+  const name = `${type}Status`;
+  models[name] = { dataType: 'refObject', properties: { mood: text }, additionalProperties: false };
+  return name;
+}
 
 function declared(type: string, namespaced: boolean): TypeDefinition {
   const fields = ['code', 'slot', 'row', 'colour', 'mood', 'needs', 'likes', 'within'];

@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import { until } from '../until.js';
 import { expectError, type Subject } from './subject.js';
 
 /** Bad input and limits; `expectError` sees that every error has the one form. */
@@ -67,6 +68,36 @@ export function errors(subject: Subject): void {
     // By its length alone: the body is not sent, and the connection closed.
     const large = await subject.post({ annotations: { a: 'x'.repeat(3 * 2 ** 20) } }).catch(() => undefined);
     if (large) expectError(large, 413, 'TooLarge');
+  });
+
+  // 429 takes a second of waiting and is the same for every type: test/protection.test.ts proves it.
+  it('a write that the database gives up is 504, one whose connection breaks 503 with Retry-After; neither is stored', async () => {
+    const { database } = subject.server();
+    for (const [end, status, code, retryAfter] of [
+      ['pg_cancel_backend', 504, 'Timeout', null],
+      ['pg_terminate_backend', 503, 'Unavailable', '1'],
+    ] as const) {
+      const name = subject.fresh();
+      const answer = await database.transaction(async queries => {
+        await queries.query({ text: 'select from syncsets.types where type = $1 for update', values: [subject.type] });
+        const waiting = subject.post({ name });
+        await until(
+          async () => {
+            // Not on the connection that holds the lock: a transaction sees the activity of its first look.
+            const ended = await database.query({
+              text: `select ${end}(pid) from pg_stat_activity
+                where datname = current_database() and wait_event_type = 'Lock' and query like '%syncsets.write%'`,
+            });
+            return ended.length > 0;
+          },
+          { what: 'the write to wait for its turn' },
+        );
+        return waiting;
+      });
+      expectError(answer, status, code);
+      expect(answer.headers.get('retry-after'), code).to.equal(retryAfter);
+      expectError(await subject.get({ name }), 404, 'NotFound');
+    }
   });
 
   it('what leads nowhere is 404 and tells where the types are', async () => {

@@ -118,6 +118,20 @@ export function lists(subject: Subject): void {
     expectError(await subject.call('GET', `${subject.collection}?resourceVersion=abc`), 400, 'InvalidQuery');
   });
 
+  it('a page of a state that the log no longer reaches is 410 Expired, whose own token goes on in the state of now', async () => {
+    const { selector, objects } = await subject.crowd(2);
+    const first = await subject.list(`${selector}&limit=1`);
+    const late = await subject.create({ name: `${objects[1]?.name}-late`, labels: objects[0]?.['labels'] });
+    const expired = await subject.aged(async () => {
+      const answer = await subject.call('GET', `${subject.collection}?${selector}&limit=1&continue=${first.continue}`);
+      expect([answer.status, answer.body.error.code]).to.deep.equal([410, 'Expired']);
+      const rest = await subject.list(`${selector}&continue=${answer.body.error.continue}`);
+      expect(names(rest)).to.deep.equal([objects[1]?.name, late.name]);
+      return rest;
+    });
+    expect(Number(expired.resourceVersion)).to.be.at.least(Number(late.resourceVersion));
+  });
+
   it('fields= keeps the parts that are named, and which object in which version it is', async () => {
     const { selector, objects } = await subject.crowd(1, () => ({ annotations: { a: 'b' } }));
     const { items } = await subject.list(`${selector}&fields=${field},labels.in`);

@@ -148,6 +148,22 @@ export class Subject {
     return (await this.list('limit=1')).resourceVersion;
   }
 
+  /** What is asked while the log of the type begins with the version of now, as if all before it had been dropped for its age. */
+  async aged<T>(ask: () => Promise<T>): Promise<T> {
+    const begin = (version: string) =>
+      this.server().database.query<{ begun: number }>({
+        text: `update syncsets.types t set log_start = ${version} from syncsets.types before
+          where t.type = $1 and before.type = t.type returning before.log_start as begun`,
+        values: [this.type],
+      });
+    const [former] = await begin('t.version');
+    try {
+      return await ask();
+    } finally {
+      await begin(String(former?.begun ?? 0));
+    }
+  }
+
   /** The events after a version, up to one for the object with this name. */
   async eventsUntil(version: string, name: string, query = ''): Promise<WatchLine[]> {
     const watch = await this.watch(`resourceVersion=${version}${query}`);

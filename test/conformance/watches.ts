@@ -55,6 +55,19 @@ export function watches(subject: Subject): void {
     expect(events[1]?.object).to.deep.include({ labels: { [label]: 'yes' } });
   });
 
+  it('of a version that the log no longer reaches is 410 Expired, and begins anew from the version of a list', async () => {
+    const { resourceVersion } = await subject.create();
+    await subject.create();
+    await subject.aged(async () => {
+      const ask = `${subject.collection}?watch=true&resourceVersion=${resourceVersion}`;
+      expectError(await subject.call('GET', ask), 410, 'Expired');
+      const version = await subject.version();
+      const next = await subject.create();
+      const events = await subject.eventsUntil(version, next.name);
+      expect(events.map(({ type, object }) => [type, object?.name])).to.deep.equal([['ADDED', next.name]]);
+    });
+  });
+
   it('of a version that was never given is 410, and takes neither pages nor orders', async () => {
     const ask = (query: string) => subject.call('GET', `${subject.collection}?watch=true&${query}`);
     expectError(await ask('resourceVersion=999999999'), 410, 'Expired');

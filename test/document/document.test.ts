@@ -4,8 +4,9 @@ import { startApi, type TestApi } from '../platform.js';
 import { complaints } from './answers.js';
 import { ApiDocument, type Operation } from './document.js';
 import { exchange, hangUp } from './exchange.js';
-import { allowed, encode, exemplary, violations, wrong, type Draft } from './requests.js';
+import { allowed, encode, exemplary, wrong, type Draft } from './requests.js';
 import { State } from './state.js';
+import { violations } from './violations.js';
 
 // DOCUMENT_RUNS=2000 DOCUMENT_SEED=… for long runs and to see a failure again; the seed is fixed otherwise, so that a red test
 // means a change of the code.

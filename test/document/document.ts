@@ -136,7 +136,7 @@ export class ApiDocument {
       id: String(operation['operationId']),
       method: method.toUpperCase(),
       path,
-      parameters: parameters.map(one => this.#resolve(one) as unknown as Parameter),
+      parameters: parameters.map(one => parameterOf(this.#resolve(one))),
       body: body && { required: body['required'] === true, content: body['content'] as Record<string, MediaType> },
       responses: Object.fromEntries(responses),
     };
@@ -153,6 +153,23 @@ export class ApiDocument {
         .reduce<unknown>((at, part) => asNode(at)[part], this.#root),
     );
   }
+}
+
+function parameterOf({ name, in: place, required, schema, example }: Node): Parameter {
+  if (typeof name !== 'string') throw new TypeError('a parameter has no name');
+  if (place !== 'header' && place !== 'path' && place !== 'query') {
+    throw new TypeError(`the parameter ${name} is in no place that requests have: ${JSON.stringify(place)}`);
+  }
+  if (required !== undefined && typeof required !== 'boolean') {
+    throw new TypeError(`whether the parameter ${name} is required: ${JSON.stringify(required)}`);
+  }
+  return {
+    name,
+    in: place,
+    schema: asNode(schema),
+    ...(required === undefined ? {} : { required }),
+    ...(example === undefined ? {} : { example }),
+  };
 }
 
 function merged(one: Schema, other: Schema): Schema {

@@ -1,0 +1,51 @@
+import { expect } from 'chai';
+import { startApi, type TestApi } from '../test/platform.js';
+import { until } from '../test/until.js';
+
+describe('what is shown of work', () => {
+  let api: TestApi;
+  before(async () => {
+    api = await startApi();
+  });
+  after(() => api.stop());
+
+  it('shows why the changes of a watched type could not be turned into keys, by HTTP and as a metric', async () => {
+    await api.call('PUT', '/v1/controllers/mapper', { type: 'clusters', watches: ['secrets'] });
+    await api.call('POST', '/v1/secrets', { name: 'mapped' });
+    const claimed = await until(
+      async () => {
+        const { body } = await api.call('POST', '/v1/controllers/mapper/claims', { worker: 'w', max: 100 });
+        return body.claims.find(({ kind }: { kind: string }) => kind === 'map') as { token: string } | undefined;
+      },
+      { what: 'a map' },
+    );
+    const results = [{ token: claimed.token, result: 'error', message: 'the mapping is broken' }];
+    await api.call('POST', '/v1/controllers/mapper/claims/done', { results });
+    const { body } = await api.call('GET', '/v1/controllers/mapper');
+    expect(body.maps).to.have.length(1);
+    expect(body.maps[0]).to.include({ type: 'secrets', attempts: 1, lastError: 'the mapping is broken' });
+    expect(body.maps[0].behind).to.be.greaterThan(0);
+    expect(Date.parse(body.maps[0].notBefore)).to.be.greaterThan(Date.now() - 5_000);
+    const metrics = (await api.call('GET', '/metrics')).body as string;
+    expect(metrics).to.include('workqueue_map_failing{name="mapper",type="secrets"} 1');
+  });
+
+  it('counts keys from indexes alone and up to a bound', async () => {
+    await api.call('PUT', '/v1/controllers/counted', { type: 'syncsets' });
+    await api.database.query({
+      text: `insert into syncsets.work (controller, type, namespace, name, state, reason, priority, rank, last_error)
+        select 'counted', 'syncsets', '', 'k' || n, 'waiting', 'error', 0, n, case when n % 2 = 0 then 'broken' end
+        from generate_series(1, 30000) n`,
+    });
+    const whole = (await api.call('GET', '/v1/controllers/counted')).body;
+    expect([whole.waiting, whole.failing]).to.deep.equal([30_000, 15_000]);
+    const metrics = (await api.call('GET', '/metrics')).body as string;
+    expect(metrics).to.include('workqueue_failing{name="counted"} 10000');
+    const plan = await api.database.query({
+      text: `explain select count(*) from (select from syncsets.work w where w.controller = 'counted' and w.state = 'waiting'
+        and w.last_error is not null limit 10000) q`,
+    });
+    expect(JSON.stringify(plan)).to.include('Index Only Scan using work_failing');
+    await api.call('DELETE', '/v1/controllers/counted');
+  });
+});

@@ -1,0 +1,53 @@
+import { expect } from 'chai';
+import { connect, type Client, type Cluster } from '../../client/index.js';
+import { startApi, type TestApi } from '../../test/platform.js';
+import { until } from '../../test/until.js';
+import type { Controller } from './controller.js';
+import { run, type Running } from './runtime.js';
+import { quiet } from './testing/quiet.js';
+
+describe('the health of a runtime', () => {
+  let api: TestApi;
+  let client: Client;
+  let started: Running;
+  const controller: Controller<Cluster> = {
+    name: 'healthy',
+    type: 'clusters',
+    reconcile: cluster =>
+      cluster?.name === 'bad' ? Promise.reject(new Error('no')) : Promise.resolve({ requeueAfter: '1h' }),
+  };
+  before(async () => {
+    api = await startApi();
+    client = connect({ url: api.url });
+    started = await run([controller], {
+      url: api.url,
+      log: quiet,
+      handleSignals: false,
+      healthPort: 0,
+      concurrency: 7,
+    });
+  });
+  after(async () => {
+    await started.stop();
+    await client.close();
+    await api.stop();
+  });
+
+  it('is shown over HTTP, with metrics', async () => {
+    for (const one of ['good', 'bad']) await client.clusters.create({ name: one });
+    const get = async (path: string) => {
+      const answer = await fetch(`http://127.0.0.1:${started.healthPort}${path}`);
+      return { status: answer.status, text: await answer.text() };
+    };
+    expect(await get('/healthz')).to.include({ status: 200 });
+    await until(async () => (await get('/readyz')).status === 200, { what: 'readiness' });
+    await until(async () => (await get('/metrics')).text.includes('reconcile_errors_total{controller="healthy"} 1'), {
+      what: 'the error to be counted',
+    });
+    const { text } = await get('/metrics');
+    expect(text).to.include('controller_runtime_reconcile_total{controller="healthy",result="requeue_after"} 1');
+    expect(text).to.include('controller_runtime_max_concurrent_reconciles{controller="healthy"} 7');
+    expect(text).to.include('controller_runtime_reconcile_time_seconds_count{controller="healthy"}');
+    expect(await get('/nonsense')).to.include({ status: 404 });
+  });
+});
