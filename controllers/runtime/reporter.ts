@@ -4,8 +4,8 @@ import { messageOf } from './message.js';
 
 /** Most results in one call. */
 const batch = 1000;
-/** Milliseconds that results wait for a claim to go with; then they go alone. */
-const patience = 10;
+/** Milliseconds that results wait for a claim to go with; then they go alone. Half of what is claimed ahead takes as long. */
+const patience = 25;
 
 export interface ReporterOptions {
   controllers: Controllers;
