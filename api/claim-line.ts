@@ -9,7 +9,8 @@ interface Waiter {
 }
 
 /**
- * The waiting workers of one controller, first come, first served: a wake-up makes one query for the first of them, not one for each.
+ * The waiting workers of one controller, first come, first served: a wake-up makes one query for the first of them, not one for
+ * each.
  */
 export class Line {
   readonly #take: (request: ClaimRequest) => Promise<string[]>;
@@ -41,7 +42,7 @@ export class Line {
     this.#poll = setInterval(() => void this.#serve(), 1_000);
   }
 
-  /** Listens from here to `leave`. Returns how often there was a wake-up so far: whoever then looks and finds nothing waits with it. */
+  /** Listens from here to `leave`. Returns how often there was a wake-up: whoever then looks and finds nothing waits with it. */
   enter(): number {
     this.#guests++;
     return this.#wakeUps;

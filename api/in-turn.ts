@@ -15,8 +15,8 @@ export function inTurn(...steps: RequestHandler[]): RequestHandler {
         return;
       }
       try {
-        // A step that answers later calls `next` itself with what goes wrong.
-        void step(request, response, next);
+        const outcome: unknown = step(request, response, next);
+        if (outcome instanceof Promise) outcome.catch(next);
       } catch (thrown) {
         done(thrown);
       }

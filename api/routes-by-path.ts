@@ -10,7 +10,7 @@ interface Route {
  * The routes that `register` makes, found by method, number of parts and first part below `/v1`. Express tries the routes of one
  * router one after the other, each by its pattern: with four types the last one's came after 50, 4 % of a small write, and with
  * routers by type the status of an object still took 1.3 us more than this. Paths that are not spelled as most are, with escapes,
- * other case or a slash at the end, HEAD and OPTIONS are still express's matter; so is everything that leads nowhere.
+ * other case behind the type or a slash at the end, HEAD and OPTIONS are still express's matter; so is everything that leads nowhere.
  */
 export function routesByPath(register: (router: Router) => void): RequestHandler {
   const all = Router();

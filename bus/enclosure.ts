@@ -1,9 +1,9 @@
 import { isLogEvent, type LogEvent } from '../db/index.js';
 
-// Events in a notification, three lines each: all but the JSON of the object, the object, its former fields or nothing. Those two are
-// text that nobody has to parse on the way.
+// Events in a notification, three lines each: all but the JSON of the object, the object, its former fields or nothing. Those two
+// are text that nobody has to parse on the way.
 
-/** Writes events of a type for a notification; undefined when they take more than so many bytes. */
+/** Writes events of a type for a notification; undefined when there are none, or when they take more than so many bytes. */
 export function enclose(type: string, events: readonly LogEvent[], most: number): string | undefined {
   const lines: string[] = [];
   let length = 0;
@@ -15,12 +15,12 @@ export function enclose(type: string, events: readonly LogEvent[], most: number)
     if (length > most) return undefined;
     lines.push(...own);
   }
-  return lines.join('\n');
+  return lines.length === 0 ? undefined : lines.join('\n');
 }
 
 /**
- * Reads what `enclose` wrote, several times one after the other: by type the stretches of its log that it holds. Batches may be told
- * of in another order than they were committed in, and others may have written between them. undefined: it is something else.
+ * Reads what `enclose` wrote, several times one after the other: by type the stretches of its log that it holds. Batches may be
+ * told of in another order than they were committed in, and others may have written between them. undefined: it is something else.
  */
 export function disclose(text: string): Map<string, LogEvent[][]> | undefined {
   const stretches = new Map<string, LogEvent[][]>();

@@ -69,6 +69,15 @@ describe('work queue', () => {
     expect(await ready()).to.equal(0);
   });
 
+  it('lets several wait at once: one gets a message, the others hear of silence', async () => {
+    const listener = await listen();
+    const taking = [listener.take(10, { idleSeconds: 5 }), listener.take(10, { idleSeconds: 5 })];
+    await send(key('a'));
+    const taken = await Promise.all(taking);
+    expect(taken.map(names)).to.have.deep.members([['a'], undefined]);
+    for (const messages of taken) messages?.acknowledge();
+  });
+
   it('tells of events to map by messages without keys, and of silence by nothing', async () => {
     const listener = await listen();
     await send({ map: 'syncsets' });

@@ -48,7 +48,8 @@ export class WorkQueue {
   readonly #subscription: Subscription;
   readonly #sweeper: NodeJS.Timeout;
   #waiting: Waiting[] = [];
-  #wake: () => void = () => undefined;
+  /** Of those who wait for messages. */
+  readonly #wakes = new Set<() => void>();
   #closing = false;
 
   /** @param prefetch messages that this process may hold at a time; about twice the keys that it works on at once */
@@ -131,11 +132,16 @@ export class WorkQueue {
     const wake = () => this.#wake();
     signal?.addEventListener('abort', wake, { once: true });
     const timer = setTimeout(wake, idleSeconds * 1000);
-    await new Promise<void>(resolve => (this.#wake = resolve));
+    await new Promise<void>(resolve => this.#wakes.add(resolve));
     clearTimeout(timer);
     signal?.removeEventListener('abort', wake);
     // What came in the same packets is handed over in this turn of the event loop.
     await new Promise<void>(resolve => setImmediate(resolve));
+  }
+
+  #wake(): void {
+    for (const wake of this.#wakes) wake();
+    this.#wakes.clear();
   }
 
   #giveUp(condition: (waiting: Waiting) => boolean): void {

@@ -15,8 +15,9 @@ interface Waiting {
 
 /**
  * Deletes what no owner holds any more, and lets owners go that wait for their dependents or leave them behind. It is woken by
- * objects with owners and by the deletion of those that others name as their owner; what is to be done is found out from the present state, in sets, by one call for
- * all keys that came together: an owner with 10,000 dependents costs one call, and so do 16 deletions of objects that own nothing.
+ * objects with owners and by the deletion of those that others name as their owner; what is to be done is found out from the
+ * present state, in sets, by one call for all keys that came together: an owner with 10,000 dependents costs one call, and so do
+ * 16 deletions of owners.
  */
 export function garbageCollector(): Controller {
   const waiting: Waiting[] = [];

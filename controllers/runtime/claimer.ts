@@ -1,6 +1,7 @@
 import {
   Backoff,
   isPlatformError,
+  pause,
   type Claim,
   type Client,
   type RefusedMessage,
@@ -17,6 +18,8 @@ const bridgePoll = 2;
 const idleCheck = 2;
 /** Most keys in one call. */
 const largestClaim = 1000;
+/** Milliseconds between claims that do not wait because the lease is about to end, or has. */
+const impatience = 50;
 /** Milliseconds after a claim for messages in which the next one is near. */
 const messagesNear = 20;
 
@@ -86,13 +89,13 @@ export class Claimer {
   async #claimMore(): Promise<void> {
     const backoff = new Backoff(50, 2000);
     while (!this.#isStopping()) {
-      if (this.#plenty && !this.#options.queue?.isReady()) await this.#turn(backoff);
+      if (this.#plenty && !this.#options.queue?.isReady()) await this.#turn(backoff, 'second');
       else await new Promise<void>(resolve => (this.#onPlenty = resolve));
     }
   }
 
-  async #turn(backoff: Backoff): Promise<void> {
-    const { bucket, begin, register, runs, forgotten, reachable } = this.#options;
+  async #turn(backoff: Backoff, loop?: 'second'): Promise<void> {
+    const { bucket, begin, queue, register, runs, forgotten, reachable } = this.#options;
     const { signal } = this.#stopping;
     this.#near++;
     const room = await runs.room(signal);
@@ -100,6 +103,8 @@ export class Claimer {
       const allowed = Math.min(room, (await this.#far(bucket?.available(signal))) ?? room, largestClaim);
       if (this.#isStopping()) return;
       await this.#far(register());
+      // Connected while this waited: messages are the first loop's.
+      if (loop === 'second' && queue?.isReady()) return;
       const claims = await this.#ask(allowed, signal);
       if (this.#isStopping()) return; // what came with it is released by the goodbye
       backoff.reset();
@@ -164,7 +169,10 @@ export class Claimer {
     const patient = !this.#plenty && lease.left > claimSeconds() * 500;
     // Where there is plenty, the answer comes at once, and what ends meanwhile is reported with the next claim.
     const call = this.#call({ max, waitSeconds: patient ? waitSeconds : 0 }, signal);
-    return (await (patient ? this.#far(call) : call))?.claims ?? [];
+    const claims = (await (patient ? this.#far(call) : call))?.claims ?? [];
+    // Until the lease is renewed: no reason to ask as fast as the network lets us.
+    if (waitSeconds > 0 && !patient && !this.#plenty && claims.length === 0) await this.#far(pause(impatience, signal));
+    return claims;
   }
 
   /** One call, which takes along what there is to report. */
@@ -194,6 +202,7 @@ export class Claimer {
     }
     // Only claims are on the disk when their answer is sent; a lease that came with none may be forgotten in a crash.
     if (answer.claims.length > 0) lease.claimed(sentAt, claimSeconds());
+    else lease.doubt();
     return answer;
   }
 

@@ -102,6 +102,12 @@ export class Lease {
    */
   claimed(sentAt: number, seconds: number): void {
     if (this.certain > 0) this.#extended(sentAt, seconds);
+    else this.#wake();
+  }
+
+  /** Renews at once unless the lease is certain: only a claim begins a new one after the end of the last. */
+  doubt(): void {
+    if (this.certain <= 0) this.#wake();
   }
 
   #extended(sentAt: number, seconds: number): void {

@@ -26,7 +26,7 @@ export class Reporter {
   readonly #waiting: WorkResult[] = [];
   /** Those of calls that are under way. */
   readonly #sending = new Set<WorkResult>();
-  /** Those that a claim took along whose answer was lost. They may have arrived, and be answered as fenced without a loss. */
+  /** Those whose answer was lost. They may have arrived, and be answered as fenced without a loss. */
   readonly #repeated = new WeakSet<WorkResult>();
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void> | undefined;
@@ -72,7 +72,6 @@ export class Reporter {
   /** The call that took these along failed: they are reported again. */
   failed(results: readonly WorkResult[]): void {
     if (results.length === 0) return;
-    for (const result of results) this.#repeated.add(result);
     this.#again(results);
     this.#start();
   }
@@ -122,7 +121,10 @@ export class Reporter {
 
   /** Repeating is harmless: a result that had arrived is answered as fenced. */
   #again(results: readonly WorkResult[]): void {
-    for (const result of results) this.#sending.delete(result);
+    for (const result of results) {
+      this.#sending.delete(result);
+      this.#repeated.add(result);
+    }
     this.#waiting.unshift(...results);
   }
 

@@ -178,6 +178,7 @@ export class Runs<T extends Resource> {
 
   /** Waits for what runs, at most some milliseconds; then aborts it. What has not begun is left to others. */
   async drain(milliseconds: number): Promise<void> {
+    for (const token of this.#backlog.keys()) this.#report({ token, result: 'released' });
     this.#backlog.clear();
     // A long run never ends by itself.
     if (this.#controller.longRunning) this.#abandonAll(new Error('shutting down'));
@@ -282,6 +283,7 @@ export class Runs<T extends Resource> {
     for (const [token, { claim, since }] of this.#backlog) {
       if (now - since < longestAhead) break;
       if (this.#running.has(keyOf(claim))) continue;
+      // No room is seen by this: the pace is that of runs which ended, and the same keys would be claimed again.
       this.#backlog.delete(token);
       this.#report({ token, result: 'released' });
     }

@@ -3,7 +3,7 @@
 -- A result and the claim that it is about, as both are when the claim's row is locked.
 create type syncsets.judged as (
   i integer, result text, requeue_after double precision, message text,
-  row tid, held boolean, again boolean,
+  row tid, worker text, again boolean,
   -- the key's priority when it is queued again; several of a namespace stand one behind the other, from place 1
   next_priority integer, place bigint,
   dirty boolean, priority integer, attempts integer, rank bigint
@@ -16,13 +16,11 @@ language plpgsql set plan_cache_mode = force_generic_plan
   set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_material = off as $$
 declare
   v_judged syncsets.judged[];
+  v_alive text[];
 begin
   perform set_config('synchronous_commit', 'off', true);
   v_judged := array(
-    select row(l.i, l.result, l."requeueAfter", l.message, l.row,
-      l.worker is not null and exists (
-        select from syncsets.workers x
-        where x.controller = p_controller and x.worker = l.worker and x.expires_at > clock_timestamp() offset 0),
+    select row(l.i, l.result, l."requeueAfter", l.message, l.row, l.worker,
       l.dirty or l.result = 'released', l.next_priority,
       row_number() over (partition by l.namespace, l.next_priority order by l.i),
       l.dirty, l.priority, l.attempts, l.rank)::syncsets.judged
@@ -45,10 +43,17 @@ begin
       offset 0
     ) l);
 
-  delete from syncsets.work w where w.ctid = any (array(
-    select j.row from unnest(v_judged) j where j.held and not j.again and j.result = 'done' and j.requeue_after is null));
+  -- a statement of its own, with a later snapshot: a lease may have been renewed while a key's lock was waited for
+  v_alive := array(
+    select x.worker from (select distinct j.worker from unnest(v_judged) j) j cross join lateral (
+      select k.worker from syncsets.workers k
+      where k.controller = p_controller and k.worker = j.worker and k.expires_at > clock_timestamp() offset 0
+    ) x);
 
-  if exists (select from unnest(v_judged) j where j.held and (j.again or j.result <> 'done' or j.requeue_after is not null)) then
+  delete from syncsets.work w where w.ctid = any (array(
+    select j.row from unnest(v_judged) j where j.worker = any (v_alive) and not j.again and j.result = 'done' and j.requeue_after is null));
+
+  if exists (select from unnest(v_judged) j where j.worker = any (v_alive) and (j.again or j.result <> 'done' or j.requeue_after is not null)) then
     update syncsets.work w set
       state = case when j.again then 'queued' else 'waiting' end,
       reason = case when j.dirty then 'changed' when j.result = 'released' then 'released' when j.result = 'done' then 'requeueAfter' else j.result end,
@@ -73,10 +78,11 @@ begin
           and q.namespace = w.namespace order by q.rank desc limit 1), 0)) + j.place else j.rank end,
       nonce = null, worker = null, claimed_at = null, sent_at = null, dirty = false
     from unnest(v_judged) j
-    where w.ctid = j.row and j.held and (j.again or j.result <> 'done' or j.requeue_after is not null);
+    where w.ctid = j.row and j.worker = any (v_alive) and (j.again or j.result <> 'done' or j.requeue_after is not null);
   end if;
 
-  return query select j.i, case when j.held then 'ok' else 'fenced' end, j.held and j.again from unnest(v_judged) j;
+  return query select j.i, case when j.worker = any (v_alive) then 'ok' else 'fenced' end,
+    coalesce(j.worker = any (v_alive) and j.again, false) from unnest(v_judged) j;
 end
 $$;
 
