@@ -3,7 +3,7 @@ import { createServer as createHttpServer, type Server } from 'node:http';
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Bus } from '../bus/index.js';
-import { FieldIndexes, ObjectStore, type Database, type Log, type TypeTable } from '../db/index.js';
+import { FieldIndexes, ObjectStore, reasonOf, type Database, type Log, type TypeTable } from '../db/index.js';
 import { types } from '../build/types.js';
 import { createApp } from './app.js';
 import { Claims } from './claims.js';
@@ -214,8 +214,4 @@ function watchPair(
       for (const watcher of watchers) watcher.close();
     },
   };
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

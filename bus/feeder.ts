@@ -1,6 +1,7 @@
 import {
   forgottenControllers,
   queueRemoved,
+  reasonOf,
   sentKeys,
   takeUnsent,
   unsend,
@@ -158,7 +159,7 @@ export class Feeder {
 
   /** One line for each cause; tried again after 100 ms to 5 s. */
   #troubled(controller: string, feed: Feed, error: unknown): void {
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = reasonOf(error);
     const times = (feed.trouble?.times ?? 0) + 1;
     if (feed.trouble?.reason !== reason)
       this.#log('warn', 'a queue cannot be fed; its workers claim over HTTP meanwhile', { controller, reason });

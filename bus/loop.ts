@@ -1,4 +1,4 @@
-import type { Log } from '../db/index.js';
+import { reasonOf, type Log } from '../db/index.js';
 
 export interface LoopOptions {
   /** What it does, for the log. */
@@ -64,7 +64,7 @@ export class Loop {
           return more;
         },
         (error: unknown) => {
-          const reason = error instanceof Error ? error.message : String(error);
+          const reason = reasonOf(error);
           if (reason !== this.#lastReason)
             this.#options.log('warn', 'failed, will try again', { part: this.#options.name, reason });
           this.#lastReason = reason;

@@ -2,7 +2,7 @@ import { Socket, type TcpSocketConnectOpts } from 'node:net';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { AMQPError, Connection, type Publisher } from 'rabbitmq-client';
 import { brokerAddress, eventExchange, parkingQueue, workQueue, workQueueArguments } from '../amqp.js';
-import type { Log, LogEvent } from '../db/index.js';
+import { reasonOf, type Log, type LogEvent } from '../db/index.js';
 
 /** A key on its way to a worker, or the news that a watched type has events to map. */
 export type WorkMessage =
@@ -329,8 +329,4 @@ function eventBody(type: string, event: LogEvent): Buffer {
 /** What the broker calls an error, such as NOT_FOUND. */
 function codeOf(error: unknown): string | undefined {
   return error instanceof AMQPError ? error.code : undefined;
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

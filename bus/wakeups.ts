@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { Database, Log, LogEvent } from '../db/index.js';
+import { reasonOf, type Database, type Log, type LogEvent } from '../db/index.js';
 import { disclose, enclose } from './enclosure.js';
 import { Loop } from './loop.js';
 
@@ -130,7 +130,7 @@ export class Wakeups {
       try {
         await this.#database.notify(channel, payload);
       } catch (error) {
-        this.#log('debug', 'wake-up not sent', { reason: error instanceof Error ? error.message : String(error) });
+        this.#log('debug', 'wake-up not sent', { reason: reasonOf(error) });
       }
     }
   }

@@ -1,6 +1,7 @@
 export { Database, isDatabaseAway, sqlState, type DatabaseOptions, type Log } from './database.js';
 export { EmbeddedPostgres, findEmbedded, type EmbeddedAddress, type EmbeddedOptions } from './embedded.js';
 export { migrate } from './migrate.js';
+export { reasonOf } from './reason.js';
 export { parseConnection, type ConnectionVariables } from './parameters.js';
 export { ensureTypes, type TypeTable } from './types.js';
 export { raiseVersions, type RaisedVersion } from './versions.js';
@@ -63,19 +64,15 @@ export {
   listWork,
   releaseWorker,
   renewWorker,
-  sentKeys,
   shrinkLease,
-  takeUnsent,
-  unsend,
-  unsendKeys,
   wakeDueWork,
   type ClaimedKey,
   type ClaimedMap,
   type EnqueueTarget,
   type KeyResult,
-  type SentKeys,
   type WorkRow,
 } from './work.js';
+export { sentKeys, takeUnsent, unsend, unsendKeys, type SentKeys } from './sent-keys.js';
 export { claimMap, finishMap, type MapOutcome } from './maps.js';
 export { platformKey, rewrapPlatformKey, type WrappedKey } from './keys.js';
 export { reseal, sealedByOthers, type SealedRow } from './sealed.js';

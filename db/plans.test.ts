@@ -5,7 +5,8 @@ import { registerController } from './controllers.js';
 import { Database, type Queries } from './database.js';
 import { reseal, type SealedRow } from './sealed.js';
 import { ensureTypes } from './types.js';
-import { claimKeys, enqueueKeys, heldClaims, takeUnsent, wakeDueWork, type ClaimedKey } from './work.js';
+import { takeUnsent } from './sent-keys.js';
+import { claimKeys, enqueueKeys, heldClaims, wakeDueWork, type ClaimedKey } from './work.js';
 import { parcel, writeWith, type WriteItem } from './write.js';
 
 /** Objects of each type, and keys of the controller. */

@@ -1,0 +1,80 @@
+import type { Database, Queries } from './database.js';
+import type { Key } from './read.js';
+
+/** Marks up to `limit` queued keys as sent to the controller's queue and returns them, the most urgent first. */
+export async function takeUnsent(
+  database: Queries,
+  controller: string,
+  limit: number,
+): Promise<({ type: string; uid: string | null; version: number | null } & Key)[]> {
+  return database.query({
+    name: 'take-unsent',
+    text: `with unsent as materialized (
+        select w.ctid as row from syncsets.work w
+        where w.controller = $1 and w.state = 'queued' and w.sent_at is null
+        order by w.priority desc, w.rank limit $2 for update skip locked
+      ), sent as (
+        update syncsets.work w set sent_at = clock_timestamp() where w.ctid = any (array(select u.row from unsent u))
+        returning w.type, w.namespace, w.name, w.uid, w.version, w.priority, w.rank
+      )
+      select type, namespace, name, uid, version from sent order by priority desc, rank`,
+    values: [controller, limit],
+  });
+}
+
+/** What a controller has out on its RabbitMQ queue, and what waits to be sent there. */
+export interface SentKeys {
+  controller: string;
+  /** Queued keys whose message is out, counted up to 50,000. */
+  out: number;
+  /** The highest priority among those that are not; null when there are none. */
+  waiting: number | null;
+  /** Watched types with events that nobody maps at present. */
+  maps: string[];
+}
+
+export async function sentKeys(database: Database): Promise<SentKeys[]> {
+  return database.query<SentKeys>({
+    name: 'sent-keys',
+    text: `select c.name as controller,
+        (select count(*) from (select from syncsets.work w where w.controller = c.name and w.state = 'queued'
+          and w.sent_at is not null limit 50000) o)::integer as out,
+        (select w.priority from syncsets.work w where w.controller = c.name and w.state = 'queued' and w.sent_at is null
+          order by w.priority desc, w.rank limit 1) as waiting,
+        array(select m.type from syncsets.maps m join syncsets.types t on t.type = m.type
+          where m.controller = c.name and m.version < t.version and m.nonce is null and m.not_before <= clock_timestamp()) as maps
+      from syncsets.controllers c`,
+  });
+}
+
+/** Forgets that keys were sent more than `seconds` ago: their messages are lost and will be sent again. */
+export async function unsend(database: Database, controller: string, seconds: number): Promise<number> {
+  const rows = await database.query({
+    // What others have locked is about to change anyway; waiting for it in any order but the keys' would deadlock.
+    text: `with lost as materialized (
+        select w.ctid as row from syncsets.work w where w.controller = $1 and w.state = 'queued'
+          and w.sent_at < clock_timestamp() - make_interval(secs => $2) for update skip locked
+      )
+      update syncsets.work w set sent_at = null where w.ctid = any (array(select l.row from lost l)) returning 1`,
+    values: [controller, seconds],
+  });
+  return rows.length;
+}
+
+/** Forgets that these keys were sent: the broker has not taken their messages. */
+export async function unsendKeys(
+  database: Database,
+  controller: string,
+  keys: ({ type: string } & Key)[],
+): Promise<void> {
+  await database.query({
+    text: `with lost as materialized (
+        select w.type, w.namespace, w.name from unnest($2::text[], $3::text[], $4::text[]) as k(type, namespace, name)
+        join syncsets.work w on w.controller = $1 and w.type = k.type and w.namespace = k.namespace and w.name = k.name
+        where w.state = 'queued' for update of w skip locked
+      )
+      update syncsets.work w set sent_at = null from lost l
+      where w.controller = $1 and w.type = l.type and w.namespace = l.namespace and w.name = l.name`,
+    values: [controller, keys.map(key => key.type), keys.map(key => key.namespace), keys.map(key => key.name)],
+  });
+}
