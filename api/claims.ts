@@ -18,7 +18,7 @@ import {
 } from '../db/index.js';
 import { Line } from './claim-line.js';
 import { notFound } from './errors.js';
-import { sortReports, type Report } from './reports.js';
+import { sortReports, type Report, type SortedReports } from './reports.js';
 import { claimToken } from './tokens.js';
 
 /** How long, in seconds, a worker whose renew stream broke keeps its claims unless it returns. */
@@ -85,25 +85,25 @@ export class Claims {
     signal: AbortSignal,
   ): Promise<ClaimAnswer> {
     const registration = await this.#registered(controller);
-    if (request.waitSeconds === 0) {
-      const { claims, held } = await this.#finishAndTake(registration, reports, request);
-      return { claims: await this.#deliver(controller, request.worker, claims, signal), held };
-    }
-    const line = this.#line(registration);
-    const since = line.enter();
+    const line = request.waitSeconds > 0 ? this.#line(registration) : undefined;
+    const since = line?.enter() ?? 0;
     try {
       const { claims, held } = await this.#finishAndTake(registration, reports, request);
-      const all = claims.length > 0 || signal.aborted ? claims : await line.wait(request, signal, since);
+      const waits = line && claims.length === 0 && !signal.aborted;
+      const all = waits ? await line.wait(request, signal, since) : claims;
       return { claims: await this.#deliver(controller, request.worker, all, signal), held };
     } finally {
-      line.leave();
+      line?.leave();
     }
   }
 
   /** Takes reports on claims; true where the claim was still held. */
   async done(controller: string, reports: Report[]): Promise<boolean[]> {
-    const held: boolean[] = new Array<boolean>(reports.length).fill(false);
-    const { keys, maps } = sortReports(controller, reports);
+    return this.#finish(controller, sortReports(controller, reports));
+  }
+
+  async #finish(controller: string, { keys, maps, count }: SortedReports): Promise<boolean[]> {
+    const held: boolean[] = new Array<boolean>(count).fill(false);
     let woken = false;
     for (const { at, claim, outcome } of maps) {
       const finished = await finishMap(this.#database, { controller, type: claim.map, nonce: claim.nonce }, outcome);
@@ -196,10 +196,11 @@ export class Claims {
   /** Both in one call of the database where the reports are results of keys and nothing else. */
   async #finishAndTake(registration: Registration, reports: Report[], request: ClaimRequest): Promise<ClaimAnswer> {
     const { name: controller, claimSeconds } = registration;
-    const { keys, maps } = sortReports(controller, reports);
     if (reports.length === 0) return { claims: await this.#take(registration, request), held: [] };
+    const sorted = sortReports(controller, reports);
+    const { keys, maps, count } = sorted;
     if (request.keys || maps.length > 0 || keys.length === 0 || keys.some(({ result }) => result.enqueue.length > 0)) {
-      const held = await this.done(controller, reports);
+      const held = await this.#finish(controller, sorted);
       return { claims: await this.#take(registration, request), held };
     }
     const { worker, max, messages } = request;
@@ -208,7 +209,7 @@ export class Claims {
       keys.map(({ result: { enqueue: _, ...result } }) => result),
       { controller, worker, max, seconds: claimSeconds, ...(messages ? { messages } : {}) },
     );
-    const held: boolean[] = new Array<boolean>(reports.length).fill(false);
+    const held: boolean[] = new Array<boolean>(count).fill(false);
     for (const [i, { at }] of keys.entries()) held[at] = results[i]?.held === true;
     if (results.some(({ queued }) => queued)) this.#bus.queued(controller);
     return { claims: await this.#claimsOf(registration, worker, claimed), held };

@@ -10,8 +10,9 @@ export interface Report {
   targets: EnqueueTarget[];
 }
 
-/** Reports by what they are about; `at` is their place. */
+/** Reports by what they are about; `at` is their place among so many. */
 export interface SortedReports {
+  count: number;
   keys: { at: number; result: KeyResult & { enqueue: EnqueueTarget[] } }[];
   maps: { at: number; claim: MapReference; outcome: MapOutcome }[];
 }
@@ -46,5 +47,5 @@ export function sortReports(controller: string, reports: Report[]): SortedReport
       },
     });
   }
-  return { keys, maps };
+  return { count: reports.length, keys, maps };
 }

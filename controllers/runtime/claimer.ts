@@ -5,6 +5,7 @@ import {
   type Claim,
   type Client,
   type RefusedMessage,
+  type WorkKey,
   type WorkQueue,
 } from '../../client/index.js';
 import type { Lease } from './lease.js';
@@ -177,7 +178,7 @@ export class Claimer {
 
   /** One call, which takes along what there is to report. */
   async #call(
-    request: { max: number; waitSeconds?: number; messages?: { type: string; namespace?: string; name: string }[] },
+    request: { max: number; waitSeconds?: number; messages?: WorkKey[] },
     signal: AbortSignal,
   ): Promise<{ claims: Claim[]; refused: RefusedMessage[] }> {
     const { client, controller, worker, lease, claimSeconds, reporter } = this.#options;
