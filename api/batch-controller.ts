@@ -9,7 +9,7 @@ import type { Attempt } from './batch-parts.js';
 import { GroupSize } from './batch-group.js';
 import { errorJson, explained, Results } from './batch-results.js';
 import { ApiError, type ErrorBody } from './errors.js';
-import { idempotencyKey, isOutcome, sendStored, usedKey } from './idempotency.js';
+import { idempotencyKey, isOutcome, sendStored } from './idempotency.js';
 import { stringifyJson } from './json.js';
 import type { Platform } from './platform.js';
 import { Repeated } from './refusals.js';
@@ -57,8 +57,7 @@ export class BatchController extends Controller {
     const release = await idempotency.take(key);
     try {
       const reference = idempotency.reference(key, -1, `POST /v1/batch\n${stringifyJson(body)}`);
-      const stored = (await idempotency.find([reference])).get(-1);
-      if (stored && stored.request !== reference.request) throw usedKey();
+      const stored = await idempotency.findWhole(reference);
       if (stored) sendStored(response, stored);
       else send(response, 200, await this.#keeping(request, body, reference), undefined);
     } finally {
@@ -108,31 +107,33 @@ export class BatchController extends Controller {
       const to = size.end(tried, from);
       const before = results.size;
       const kept = lines ? await this.#before(lines, from, to) : new Map<number, StoredAnswer>();
-      const open: number[] = [];
-      for (let line = from; line < to; line++) {
+      const open: { line: number; attempt: Attempt }[] = [];
+      tried.slice(from, to).forEach((attempt, at) => {
+        const line = from + at;
         const repeated = kept.get(line);
         if (repeated) results.set(line, { status: repeated.status, repeated });
-        else open.push(line);
-      }
+        else open.push({ line, attempt });
+      });
       const done = await carryOutEach(
         platform,
-        open.flatMap(line => tried[line] ?? []),
+        open.map(({ attempt }) => attempt),
       );
-      done.forEach((result, at) => results.set(open[at] ?? NaN, result));
+      open.forEach(({ line }, at) => {
+        const result = done[at];
+        if (!result) throw new Error(`operation ${line} has no result`);
+        results.set(line, result);
+      });
       size.learn(to - from, results.size - before);
       from = to;
     }
     return results.json(tried.length);
   }
 
-  /** What a process that died halfway has done of some lines. Throws Invalid when that was another batch. */
-  async #before(reference: AnswerReference, from: number, to: number) {
-    const { idempotency } = this.#platform;
-    const kept = await idempotency.find([
+  /** What a process that died halfway has done of some lines. */
+  #before(reference: AnswerReference, from: number, to: number): Promise<Map<number, StoredAnswer>> {
+    return this.#platform.idempotency.find([
       { ...reference, line: from },
       { ...reference, line: to - 1 },
     ]);
-    if ([...kept.values()].some(answer => answer.request !== reference.request)) throw usedKey();
-    return kept;
   }
 }

@@ -219,4 +219,20 @@ describe('requests with an Idempotency-Key', () => {
     expect(again.body.results.slice(0, 2)).to.deep.equal(first.body.results.slice(0, 2));
     expect(again.body.results[2].object.uid).not.to.equal(first.body.results[2].object.uid);
   });
+
+  it('are refused for anything else, before it stores anything, when a process left a batch halfway', async () => {
+    const names = [fresh(), fresh(), fresh()];
+    const creating = (name: string) => ({ op: 'create', type: 'clusters', object: cluster(name) });
+    const key = { 'Idempotency-Key': `half-${names[0]}` };
+    await batch([creating(fresh()), creating(fresh())], {}, key);
+    // As after a kill in which only the second operation was stored.
+    await api.database.query({
+      text: 'delete from syncsets.answers where key = $1 and line in (-1, 0)',
+      values: [key['Idempotency-Key']],
+    });
+    expect((await batch(names.map(creating), {}, key)).status).to.equal(422);
+    expect((await batch(names.map(creating), { atomic: true }, key)).status).to.equal(422);
+    expect((await api.call('POST', '/v1/clusters', cluster(names[0] ?? ''), key)).status).to.equal(422);
+    for (const name of names) expect((await api.call('GET', `/v1/clusters/foo/${name}`)).status).to.equal(404);
+  });
 });

@@ -1,6 +1,7 @@
 import type { NextFunction, Request, Response } from 'express';
 import {
   findAnswers,
+  firstAnswer,
   keepAnswers,
   type AnswerReference,
   type Database,
@@ -71,7 +72,17 @@ export class Idempotency {
     };
   }
 
-  /** The answers that there are to these operations, by line. Throws Invalid if another request had the key. */
+  /**
+   * The answer to a request as a whole, if there is one. A batch that a process left halfway has none, but answers to some lines.
+   * Throws Invalid if another request had the key.
+   */
+  async findWhole({ key, request }: AnswerReference): Promise<StoredAnswer | undefined> {
+    const first = await firstAnswer(this.#database, key);
+    if (first && first.request !== request) throw usedKey();
+    return first?.line === -1 ? first : undefined;
+  }
+
+  /** The answers that there are to these operations of a batch, by line. */
   async find(references: AnswerReference[]): Promise<Map<number, StoredAnswer>> {
     const first = references[0];
     const last = references.at(-1);
@@ -135,8 +146,7 @@ async function replay(request: Request, response: Response, idempotency: Idempot
   response.once('close', release);
   // Also when the response was closed while this waited.
   if (response.destroyed) release();
-  const stored = (await idempotency.find([reference])).get(-1);
-  if (stored && stored.request !== reference.request) throw usedKey();
+  const stored = await idempotency.findWhole(reference);
   if (stored) {
     sendStored(response, stored);
     return true;

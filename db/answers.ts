@@ -21,6 +21,23 @@ export async function findAnswers(
 }
 
 /**
+ * The first answer that was given under an Idempotency-Key: that of the request as a whole (line -1), or, when a process died
+ * within a batch, that of an operation.
+ */
+export async function firstAnswer(
+  queries: Queries,
+  key: string,
+): Promise<(StoredAnswer & { line: number }) | undefined> {
+  const [row] = await queries.query<StoredAnswer & { line: number }>({
+    name: 'first-answer',
+    text: `select line, request, status, body::text as body from syncsets.answers
+      where key = $1 and at >= clock_timestamp() - $2::interval order by line limit 1`,
+    values: [key, kept],
+  });
+  return row;
+}
+
+/**
  * Keeps answers to what stored nothing: refusals, and writes that change nothing. One that is there already stays. `body` is
  * JSON text without secrets.
  */

@@ -19,7 +19,7 @@ export type {
   WriteResult,
 } from './write.js';
 export { Unstorable, type Transaction } from './atomic.js';
-export { expireAnswers, findAnswers, keepAnswers } from './answers.js';
+export { expireAnswers, findAnswers, firstAnswer, keepAnswers } from './answers.js';
 export type { TypeRule } from './rules.js';
 export { FieldIndexes, type IndexedField, type TypeIndexes } from './field-index.js';
 export { readPage, VersionGone, type ListRequest, type Order, type Page, type Place } from './lists.js';
