@@ -3,7 +3,8 @@ import { readScale } from './scale.js';
 import { describe, Scene } from './storm.js';
 import type { Violations } from './violations.js';
 
-// `make chaos`: the whole platform under faults. Variables: SEED, WRITES, OBJECTS, LANES, WORKERS, WATCHERS, RATE (writes a second),
+// `make chaos`: the whole platform under faults. Variables: SEED, WRITES, OBJECTS, LANES, BATCHING (how many of them send
+// batches), BATCH (their most writes), WORKERS, WATCHERS, RATE (writes a second),
 // FREEZE (longest one, ms), PAUSE (longest one between two faults, ms), CLAIM_SECONDS, SETTLE (ms), PATTERN=rounds, FAULTS=off.
 // `make churn`: no faults and no end to the writes. The same, and MINUTES (30), EVENT_LOG_MAX (16MiB).
 

@@ -10,6 +10,9 @@ export interface Scale {
   pattern: 'random' | 'rounds';
   /** Clients that write at the same time. */
   lanes: number;
+  /** Of these, how many send batches instead of one write at a time, and of up to how many writes; no object twice in one. */
+  batching: number;
+  batch: number;
   workers: number;
   watchers: number;
   claimSeconds: number;
@@ -34,6 +37,8 @@ const long: Scale = {
   objects: 20_000,
   pattern: 'random',
   lanes: 24,
+  batching: 8,
+  batch: 100,
   workers: 3,
   watchers: 4,
   claimSeconds: 6,
@@ -59,6 +64,8 @@ export function readScale(env: Record<string, string | undefined>): Scale {
     rate: number('RATE', long.rate),
     objects: number('OBJECTS', long.objects),
     lanes: number('LANES', long.lanes),
+    batching: number('BATCHING', long.batching),
+    batch: number('BATCH', long.batch),
     workers: number('WORKERS', long.workers),
     watchers: number('WATCHERS', long.watchers),
     claimSeconds: number('CLAIM_SECONDS', long.claimSeconds),

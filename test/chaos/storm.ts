@@ -83,8 +83,12 @@ export class Scene {
       violations,
     });
     const began = performance.now();
+    let told = violations.found.length;
     const progress = setInterval(() => {
       const { answered, unknown } = writers;
+      // At once, since a long run may be ended by hand before it is judged; the first twenty, as at the end.
+      for (const { kind, what } of violations.found.slice(told, 20)) this.#say(`${kind}: ${what}`);
+      told = violations.found.length;
       this.#say(`${answered.length} writes answered, ${unknown} not, ${violations.found.length} violations`);
     }, 10_000);
     try {

@@ -1,5 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { connect, ConnectionError, PlatformError, type Client, type Resource } from '../../client/index.js';
+import {
+  connect,
+  ConnectionError,
+  PlatformError,
+  type BatchWrite,
+  type Client,
+  type Resource,
+} from '../../client/index.js';
 import type { Random } from './random.js';
 import { types, type Scale, type Type } from './scale.js';
 import type { Violations } from './violations.js';
@@ -21,6 +28,20 @@ interface Owned {
   /** A call whose answer was lost may still be under way, in a frozen process say, and be carried out at any later time. */
   doubtful: boolean;
   serial: number;
+}
+
+/** A write of whatever type. */
+type Next =
+  | { op: 'create'; object: Made }
+  | { op: 'patch'; namespace: string; name: string; patch: { labels: Record<string, string> } }
+  | { op: 'delete'; namespace: string; name: string };
+
+interface Made {
+  namespace: string;
+  name: string;
+  labels: Record<string, string>;
+  clusterRefs?: never[];
+  allowMissing?: boolean;
 }
 
 /** Clients that write at the same time, each its own share of the objects, so that each knows what must be there. */
@@ -80,36 +101,65 @@ export class Writers {
       for (const object of owned) for (let n = 0; n < 6; n++) await this.#write(object, random, false);
       return;
     }
-    while (this.answered.length < writes && !this.#stopped)
+    const one = async () => {
       await this.#write(random.pick([first, ...others]), random, true);
+    };
+    const several = async () => {
+      const picked = Array.from({ length: Math.ceil(random.between([0, this.#scale.batch])) }, () =>
+        random.pick([first, ...others]),
+      );
+      await this.#writeTogether([...new Set(picked)], random);
+    };
+    while (this.answered.length < writes && !this.#stopped) await (lane < this.#scale.batching ? several() : one());
   }
 
   async #write(object: Owned, random: Random, deletes: boolean): Promise<void> {
     await this.#turn();
-    const { type, namespace, name } = object;
-    // Taken whether or not they are needed, so that an outcome does not change what comes after.
-    const [removes, half] = [random.happens(0.05), random.happens(0.5) ? 'a' : 'b'];
-    const labels = { serial: `s${++object.serial}`, half };
-    const collection = this.#client.collection(type);
+    const next = this.#next(object, random, deletes);
+    const collection = this.#client.collection(object.type);
     try {
-      if (!object.exists) {
-        const more = type === 'syncsets' ? { clusterRefs: [], allowMissing: true } : {};
-        this.#note(object, await collection.create({ namespace, name, labels, ...more }));
-        object.exists = true;
-      } else if (deletes && removes) {
-        const removed = await collection.remove({ namespace, name });
-        this.#note(object, removed);
-        object.exists = false;
-      } else {
-        this.#note(object, await collection.patch({ namespace, name }, { labels }));
-        object.exists = true;
-      }
+      if (next.op === 'create') this.#note(object, 'create', await collection.create(next.object));
+      else if (next.op === 'delete') this.#note(object, 'delete', await collection.remove(next));
+      else this.#note(object, 'patch', await collection.patch(next, next.patch));
     } catch (error) {
       this.#failed(object, error);
     }
   }
 
-  #note({ type, namespace, name, serial }: Owned, { resourceVersion }: Resource): void {
+  /** One request with a write for each of the objects. */
+  async #writeTogether(objects: Owned[], random: Random): Promise<void> {
+    await this.#turn(objects.length);
+    const writes = objects.map(object => ({ object, next: this.#next(object, random, true) }));
+    try {
+      const outcomes = await this.#client.batch(writes.map(({ object, next }) => typed(object.type, next)));
+      outcomes.forEach((outcome, at) => {
+        const write = writes[at];
+        if (!write) throw new Error('a batch has more outcomes than writes');
+        if (outcome.error) this.#failed(write.object, outcome.error);
+        else if (outcome.object) this.#note(write.object, write.next.op, outcome.object);
+      });
+    } catch (error) {
+      for (const object of objects) this.#failed(object, error);
+    }
+  }
+
+  /** What is written next to an object. */
+  #next(object: Owned, random: Random, deletes: boolean): Next {
+    const { type, namespace, name, exists } = object;
+    // Taken whether or not they are needed, so that an outcome does not change what comes after.
+    const [removes, half] = [random.happens(0.05), random.happens(0.5) ? 'a' : 'b'];
+    const labels = { serial: `s${++object.serial}`, half };
+    if (!exists) {
+      const more = type === 'syncsets' ? { clusterRefs: [], allowMissing: true } : {};
+      return { op: 'create', object: { namespace, name, labels, ...more } };
+    }
+    if (deletes && removes) return { op: 'delete', namespace, name };
+    return { op: 'patch', namespace, name, patch: { labels } };
+  }
+
+  #note(object: Owned, op: 'create' | 'patch' | 'delete', { resourceVersion }: Resource): void {
+    const { type, namespace, name, serial } = object;
+    object.exists = op !== 'delete';
     const version = Number(resourceVersion);
     this.answered.push({ type, name: `${namespace}/${name}`, version });
     this.#violations.note(`${type}/${namespace}/${name}`, `answered ${version} s${serial}`);
@@ -131,12 +181,27 @@ export class Writers {
     this.#violations.note(key, `failed s${object.serial}: ${String(error)}`);
   }
 
-  /** Waits for the moment of the next write at the scale's rate. */
-  async #turn(): Promise<void> {
+  /** Waits for the moment of the next write, or of the next so many, at the scale's rate. */
+  async #turn(writes = 1): Promise<void> {
     const { rate } = this.#scale;
     if (rate === 0) return;
-    const due = this.#began + (this.#sent++ / rate) * 1_000;
+    const due = this.#began + (this.#sent / rate) * 1_000;
+    this.#sent += writes;
     const wait = due - performance.now();
     if (wait > 0) await sleep(wait);
+  }
+}
+
+/** The write as one of a batch, for which each type has a form of its own. */
+function typed(type: Type, write: Next): BatchWrite {
+  switch (type) {
+    case 'clusters':
+      return { type, ...write };
+    case 'secrets':
+      return { type, ...write };
+    case 'syncsets':
+      return write.op === 'create'
+        ? { type, op: 'create', object: { clusterRefs: [], ...write.object } }
+        : { type, ...write };
   }
 }
