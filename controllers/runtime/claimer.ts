@@ -11,6 +11,7 @@ import {
 import type { Lease } from './lease.js';
 import type { Bucket } from './rate.js';
 import type { Reporter } from './reporter.js';
+import type { Room } from './room.js';
 
 /** Seconds of a long poll, and of one that only bridges an outage of RabbitMQ. */
 const longPoll = 25;
@@ -34,8 +35,9 @@ export interface ClaimerOptions {
   bucket: Bucket | undefined;
   /** The controller's queue on RabbitMQ; undefined: long polls alone. */
   queue: WorkQueue | undefined;
+  /** How much to claim, and when. */
+  room: Pick<Room, 'take' | 'settle'>;
   /** Where claimed keys go to. */
-  runs: { room(signal: AbortSignal): Promise<number>; settle(room: number): void };
   begin: (claim: Claim) => void;
   /** Registers the controller unless the server knows it. @throws PlatformError the API refuses it for good */
   register: () => Promise<void>;
@@ -96,12 +98,12 @@ export class Claimer {
   }
 
   async #turn(backoff: Backoff, loop?: 'second'): Promise<void> {
-    const { bucket, begin, queue, register, runs, forgotten, reachable } = this.#options;
+    const { bucket, begin, queue, register, room, forgotten, reachable } = this.#options;
     const { signal } = this.#stopping;
     this.#near++;
-    const room = await runs.room(signal);
+    const free = await room.take(signal);
     try {
-      const allowed = Math.min(room, (await this.#far(bucket?.available(signal))) ?? room, largestClaim);
+      const allowed = Math.min(free, (await this.#far(bucket?.available(signal))) ?? free, largestClaim);
       if (this.#isStopping()) return;
       await this.#far(register());
       // Connected while this waited: messages are the first loop's.
@@ -120,7 +122,7 @@ export class Claimer {
       else reachable(false, error);
       await this.#far(backoff.pause(signal, isPlatformError(error) ? (error.retryAfter ?? 0) * 1000 : 0));
     } finally {
-      runs.settle(room);
+      room.settle(free);
       // What runs and ends within this turn of the event loop is reported with the next claim.
       await new Promise<void>(resolve => setImmediate(resolve));
       this.#near--;

@@ -4,38 +4,26 @@ import { secondsOf } from './duration.js';
 import { reconcile } from './finalizer.js';
 import { messageOf } from './message.js';
 import type { WorkerMetrics } from './metrics.js';
+import { Room } from './room.js';
 import { Run, type RunSurroundings } from './run.js';
 import { beginSpan, type OpenSpan } from '../../tracing/index.js';
 import { marked } from './uncaught.js';
 
 /** Milliseconds between two looks at deadlines and the lease: one timer for all runs, not one for each. */
 const sweepInterval = 250;
-/** Milliseconds that a free slot waits for company before it is claimed for alone. */
-const batchTime = 5;
-/**
- * Keys are claimed ahead of free slots: as many as begin within so many milliseconds, at most 16 for each slot and 512 in all. With
- * 4 slots and runs of 5 ms a worker made 208 runs a second when it claimed for free slots alone, 740 with 25 ms ahead; four
- * workers 526, 1,790 (2,370 by claiming for half of all at a time) and with 50 ms 2,750, because they made fewer calls.
- */
-const aheadTime = 50;
-const aheadOfSlot = 16;
-const mostAhead = 512;
 /** Milliseconds after which a key that was claimed ahead and has not begun is left to others: the runs before it are slower now. */
 const longestAhead = 500;
-/** Of so many keys or more half are claimed at a time, so that claiming and running overlap. */
-const divisible = 32;
 /** Milliseconds that aborted runs get to end at a shutdown. */
 const graceTime = 1000;
 
+/** `slots`, `limit` and `ahead`: see `Room`. */
 export interface RunsOptions<T extends Resource> {
   controller: Controller<T>;
   slots: number;
   surroundings: RunSurroundings;
   metrics: WorkerMetrics;
   report: (result: WorkResult) => void;
-  /** Most keys to claim at present, where that is less than `slots`. */
   limit?: () => number;
-  /** Whether keys may be claimed before there is a slot for them. */
   ahead: boolean;
 }
 
@@ -48,31 +36,25 @@ export class Runs<T extends Resource> {
   readonly #surroundings: RunSurroundings;
   readonly #metrics: WorkerMetrics;
   readonly #report: (result: WorkResult) => void;
-  readonly #limit: () => number;
-  readonly #ahead: boolean;
+  /** For keys, in slots and before them. */
+  readonly room: Room;
   /** Over their deadline and not at an end: nothing can end a run that does not listen to its signal. */
   readonly #hung = new Set<Run>();
   /** By key, so that one process never runs an object twice at once either. */
   readonly #running = new Map<string, Run>();
   /** By token: claims that wait for a slot, or for the end of a run of the same object that lost its claim. */
   readonly #backlog = new Map<string, { claim: KeyClaim; since: number }>();
-  /** Keys that claims which are under way may bring. */
-  #expected = 0;
-  /** Milliseconds that the latest runs took, on average. */
-  #pace: number | undefined;
   #sweeper: NodeJS.Timeout | undefined;
-  readonly #wakes = new Set<() => void>();
   #onIdle: () => void = () => undefined;
 
-  constructor({ controller, slots, surroundings, metrics, report, limit = () => slots, ahead }: RunsOptions<T>) {
+  constructor({ controller, slots, surroundings, metrics, report, limit, ahead }: RunsOptions<T>) {
     this.#controller = controller;
     this.#slots = slots;
     this.#deadline = controller.longRunning ? Infinity : secondsOf(controller.deadline ?? '5m', 'deadline') * 1000;
     this.#surroundings = surroundings;
     this.#metrics = metrics;
     this.#report = report;
-    this.#limit = limit;
-    this.#ahead = ahead;
+    this.room = new Room({ slots, limit, ahead, held: () => this.#running.size + this.#backlog.size });
   }
 
   get active(): number {
@@ -97,42 +79,6 @@ export class Runs<T extends Resource> {
 
   start(): void {
     this.#sweeper ??= setInterval(() => this.#sweep(), sweepInterval);
-  }
-
-  /**
-   * Waits until there is room to claim for, and returns how much; 0 when `signal` aborts. It is kept for the caller until `settle`.
-   * Claims in batches cost a tenth: while every slot has its next key it waits for half of all, else a moment longer for a quarter,
-   * because slow runs must not keep the free slots from others.
-   */
-  async room(signal: AbortSignal): Promise<number> {
-    const onAbort = () => this.#wakeAll();
-    signal.addEventListener('abort', onAbort);
-    try {
-      let patience = batchTime;
-      while (!signal.aborted) {
-        const { slots, all } = this.#capacity();
-        const held = this.#running.size + this.#backlog.size + this.#expected;
-        const free = all - held;
-        const idle = held < slots;
-        if (free > 0 && (free >= all / (idle ? 4 : 2) || (idle && patience <= 0))) {
-          const room = all < divisible ? free : Math.min(free, Math.ceil(all / 2));
-          this.#expected += room;
-          return room;
-        }
-        const since = performance.now();
-        await this.#change(idle ? patience : undefined);
-        if (idle) patience -= performance.now() - since;
-      }
-      return 0;
-    } finally {
-      signal.removeEventListener('abort', onAbort);
-    }
-  }
-
-  /** The claim for so much room was answered, and what it brought has begun, or it failed. */
-  settle(room: number): void {
-    this.#expected -= room;
-    this.#wakeAll();
   }
 
   /** Runs a claimed key, now or when a slot is free. */
@@ -164,11 +110,6 @@ export class Runs<T extends Resource> {
   release(count: number): void {
     const newest = [...this.#running.values()].filter(run => !run.abandoned).slice(-count);
     for (const run of newest) run.abandon(new Error('another replica has room for it'));
-  }
-
-  /** Looks again at how much room there is. */
-  wake(): void {
-    this.#wakeAll();
   }
 
   /** The objects of these have changed. */
@@ -254,8 +195,7 @@ export class Runs<T extends Resource> {
     // Over its deadline: reported already, and another may have taken its place.
     if (this.#running.get(key) !== run) return;
     this.#running.delete(key);
-    const taken = performance.now() - run.startedAt;
-    this.#pace = this.#pace === undefined ? taken : this.#pace + (taken - this.#pace) / 16;
+    this.room.learn(performance.now() - run.startedAt);
     // What was found out without certainly holding the claim does not count, so the key runs again.
     if (!run.lost) this.#report(run.abandoned ? { token: run.token, result: 'released' } : result);
     this.#freed();
@@ -268,7 +208,7 @@ export class Runs<T extends Resource> {
       this.#backlog.delete(token);
       this.begin(claim);
     }
-    this.#wakeAll();
+    this.room.look();
     if (this.#running.size === 0) this.#onIdle();
   }
 
@@ -302,35 +242,6 @@ export class Runs<T extends Resource> {
     const result = this.#failure(run, error);
     this.#end(key, run, result);
     run.abandon(error);
-  }
-
-  /** Waits until a run ends, at most some milliseconds, and for whatever else ends in that turn of the event loop. */
-  async #change(milliseconds?: number): Promise<void> {
-    let timer: NodeJS.Timeout | undefined;
-    await new Promise<void>(resolve => {
-      this.#wakes.add(resolve);
-      if (milliseconds !== undefined) {
-        timer = setTimeout(() => {
-          this.#wakes.delete(resolve);
-          resolve();
-        }, milliseconds);
-      }
-    });
-    clearTimeout(timer);
-    await new Promise<void>(resolve => setImmediate(resolve));
-  }
-
-  #wakeAll(): void {
-    for (const wake of this.#wakes) wake();
-    this.#wakes.clear();
-  }
-
-  /** Keys to work on at once at present, and to hold with those that wait for a slot. */
-  #capacity(): { slots: number; all: number } {
-    const slots = Math.min(this.#slots, this.#limit());
-    if (!this.#ahead || this.#pace === undefined) return { slots, all: slots };
-    const begin = Math.floor((slots * aheadTime) / Math.max(this.#pace, 0.01));
-    return { slots, all: slots + Math.min(begin, slots * aheadOfSlot, mostAhead) };
   }
 
   #find(tokens: string[]): Run[] {

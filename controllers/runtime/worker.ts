@@ -117,7 +117,7 @@ export class Worker<T extends Resource> {
         ...shared,
         active: () => this.#runs.active,
         release: count => this.#runs.release(count),
-        changed: () => this.#runs.wake(),
+        changed: () => this.#runs.room.look(),
       });
     }
   }
@@ -148,7 +148,7 @@ export class Worker<T extends Resource> {
       reporter: this.#reporter,
       bucket: this.#bucket,
       queue: this.#queue,
-      runs: this.#runs,
+      room: this.#runs.room,
       begin: claim => this.#begin(claim),
       register: () => this.#register(),
       forgotten: () => (this.#registered = false),
