@@ -51,6 +51,8 @@ case " $* " in
   *' external '*) "$here/secrets.sh" kubernetes external ;;
   *) "$here/secrets.sh" kubernetes ;;
 esac
-kubectl apply --kustomize "$layer"
+# The API before the controllers: new ones may make calls that an old API does not know, old ones find all that they know.
+kubectl kustomize "$layer" | kubectl apply --selector 'app.kubernetes.io/component!=controllers' --filename -
 kubectl --namespace syncsets rollout status deployment/api --timeout=15m
+kubectl apply --kustomize "$layer"
 kubectl --namespace syncsets rollout status deployment/controllers --timeout=5m
