@@ -1,6 +1,8 @@
+import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
+import { createSecureContext } from 'node:tls';
 import { brokerAddress } from './amqp.js';
 
 /** Everything that the environment can say, checked. The table of settings in README.md follows this file. */
@@ -125,6 +127,7 @@ export function readSettings(env: NodeJS.ProcessEnv = process.env, servesApi = t
   const tlsMode = oneOf('TLS', ['on', 'off'], certFile ? 'on' : 'off');
   if (tlsMode === 'on' && !certFile) throw new BadSetting('TLS', 'is "on", which needs TLS_CERT_FILE and TLS_KEY_FILE');
   const tls = tlsMode === 'on' && certFile && keyFile ? { certFile, keyFile } : undefined;
+  if (tls) checkPair(tls);
   const apiToken = text('API_TOKEN');
   if (apiToken !== undefined && !/^[\x21-\x7e]{16,}$/.test(apiToken)) {
     refuse('API_TOKEN', 'at least 16 printable characters without spaces (for example: openssl rand -hex 32)');
@@ -183,7 +186,7 @@ export function readSettings(env: NodeJS.ProcessEnv = process.env, servesApi = t
     dataDir: resolve(text('DATA_DIR') ?? '.data'),
     amqpUrl: broker('AMQP_URL'),
     apiUrl: url('API_URL', ['http:', 'https:']) ?? `${tls ? 'https' : 'http'}://${shownHost}:${apiPort}`,
-    apiCaFile: file('API_CA_FILE'),
+    apiCaFile: authority(file('API_CA_FILE')),
     apiToken,
     tls,
     encryptionKeys,
@@ -197,6 +200,39 @@ export function readSettings(env: NodeJS.ProcessEnv = process.env, servesApi = t
     tracing: collector === undefined ? undefined : { endpoint: collector, ...traced },
     instance: `${hostname()}-${process.pid}`,
   };
+}
+
+/** Throws BadSetting unless the files are a certificate and its key. */
+function checkPair({ certFile, keyFile }: { certFile: string; keyFile: string }): void {
+  const pem = (variable: string, path: string, what: string, read: (bytes: Buffer) => unknown) => {
+    const bytes = readFileSync(path);
+    try {
+      read(bytes);
+    } catch {
+      // OpenSSL's words ("no start line") name neither file nor remedy.
+      throw new BadSetting(variable, `"${path}" holds no ${what}`);
+    }
+    return bytes;
+  };
+  const cert = pem('TLS_CERT_FILE', certFile, 'certificate in PEM', bytes => new X509Certificate(bytes));
+  const key = pem('TLS_KEY_FILE', keyFile, 'private key in PEM without a passphrase', createPrivateKey);
+  try {
+    createSecureContext({ cert, key });
+  } catch {
+    throw new BadSetting('TLS_KEY_FILE', `"${keyFile}" is not the key of the certificate in "${certFile}"`);
+  }
+}
+
+/** Certificates of authorities to trust. Throws BadSetting for a file without any: it would be trusted to hold none, silently. */
+function authority(path: string | undefined): string | undefined {
+  if (path === undefined) return undefined;
+  try {
+    // Throws for anything else.
+    new X509Certificate(readFileSync(path));
+  } catch {
+    throw new BadSetting('API_CA_FILE', `"${path}" holds no certificate in PEM`);
+  }
+  return path;
 }
 
 /** Whether a host name or address reaches this machine only. */

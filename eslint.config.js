@@ -31,6 +31,10 @@ const roomRules = Object.entries(rooms).map(([room, allowed]) => ({
               regex: `^(\\.\\./)+${other}/`,
               message: `${room}/ must not import ${other}/ (see docs/architecture.md)`,
             })),
+          {
+            regex: '^(\\.\\./)+(config|logging|main)\\.js$',
+            message: `${room}/ is given what it needs: main.ts reads settings and makes the log`,
+          },
           ...allowed
             .filter(other => other !== room)
             .map(other => ({
@@ -61,6 +65,12 @@ export default tseslint.config(
       'no-restricted-syntax': [
         'error',
         { selector: `TemplateElement[value.raw=/${statements}/i]`, message: 'SQL belongs in db/' },
+        { selector: `Literal[value=/${statements}/]`, message: 'SQL belongs in db/' },
+        // The rules of the rooms see static imports alone.
+        {
+          selector: 'ImportExpression[source.value=/^\\.\\.\\u002f/]',
+          message: 'Import other rooms at the top of the file',
+        },
       ],
     },
   },

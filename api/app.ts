@@ -50,7 +50,7 @@ export function createApp(options: AppOptions): Express {
   );
   app.get('/metrics', async (_request, response) => void response.type(metrics.contentType).send(await metrics.text()));
   documentation(app);
-  app.use(noRoute);
+  app.use(noRoute(platform.types));
   app.use(answerErrors(log));
   return app;
 }
@@ -61,7 +61,7 @@ function probes(platform: Platform, accepting: () => boolean): RequestHandler {
   router.get('/healthz', (_request, response) => void response.json({ status: 'ok' }));
   router.get('/readyz', async (_request, response) => {
     if (!accepting()) throw new ApiError('Unavailable', 'This process is stopping.');
-    await platform.database.query({ name: 'ready', text: 'select 1' }).catch((error: unknown) => {
+    await platform.database.ping().catch((error: unknown) => {
       throw isDatabaseAway(error) ? new ApiError('Unavailable', 'The database does not answer.') : error;
     });
     const broker = platform.bus.broker;

@@ -1,10 +1,11 @@
 import { ValidateError } from '@tsoa/runtime';
-import type { NextFunction, Request, Response } from 'express';
+import type { NextFunction, Request, RequestHandler, Response } from 'express';
 import type { Log } from '../db/index.js';
 import { sendStored, usedKey } from './idempotency.js';
 import { ApiError, toApiError, type ErrorBody } from './errors.js';
 import { ClientGone } from './list.js';
 import { invalid, Repeated, unknownFieldError } from './refusals.js';
+import type { TypeDefinition } from './type-definition.js';
 import { fieldErrors } from './validation.js';
 
 /** Turns whatever was thrown into an answer, once. What is not of the catalogue is a bug: 500, and the log has its stack. */
@@ -45,21 +46,24 @@ export function answerErrors(log: Log) {
   };
 }
 
-/** A route that does not exist. */
-export function noRoute(request: Request, _response: Response, next: NextFunction): void {
-  const [, version, type] = request.path.split('/');
-  const unknown = version === 'v1' && type !== undefined && type !== '';
-  next(
-    unknown
-      ? new ApiError(
-          'UnknownType',
-          `${request.method} ${request.path} leads nowhere: there is no such type or no such way. GET /v1 lists the types, /docs shows all ways.`,
-        )
-      : new ApiError(
-          'NotFound',
-          `${request.method} ${request.path} leads nowhere. The API is below /v1, its documentation at /docs.`,
-        ),
-  );
+/**
+ * Answers what no route took: says what is wrong, the type or the way below it. Both are UnknownType: who reads NotFound may take an
+ * object for deleted.
+ */
+export function noRoute(types: ReadonlyMap<string, TypeDefinition>): RequestHandler {
+  return (request, _response, next) => {
+    const [, version, name = ''] = request.path.split('/');
+    const nowhere = `${request.method} ${request.path} leads nowhere`;
+    const type = types.get(name);
+    if (version !== 'v1' || name === '') {
+      next(new ApiError('NotFound', `${nowhere}. The API is below /v1, its documentation at /docs.`));
+      return;
+    }
+    const remedy = type
+      ? `All ${name} are at /v1/${name}, one of them at /v1/${name}/${type.namespaced ? '{namespace}/' : ''}{name}`
+      : 'There is no such type or no such way. GET /v1 lists the types';
+    next(new ApiError('UnknownType', `${nowhere}. ${remedy}; /docs shows all ways.`));
+  };
 }
 
 function translate(error: ValidateError): ApiError {

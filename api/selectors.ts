@@ -89,7 +89,7 @@ function labelCondition(part: string): LabelCondition {
   const presence = /^(!?)\s*([^\s=!<>~()]+)$/.exec(part);
   if (presence?.[2]) return { key: checkedKey(presence[2]), op: presence[1] === '!' ? 'absent' : 'exists' };
   throw refuse(
-    'is not a condition; allowed are key=value, key==value, key!=value, key in (a,b), key notin (a,b), key, !key',
+    'not a condition; allowed are key=value, key==value, key!=value, key in (a,b), key notin (a,b), key, !key',
   );
 }
 
@@ -100,7 +100,7 @@ function fieldCondition(type: TypeDefinition, part: string): FieldCondition {
   const found = set ?? simple;
   const [, name, operator, rest = ''] = found ?? [];
   if (name === undefined || operator === undefined) {
-    throw refuse('is not a condition; allowed are path=value, path!=value, path in (a,b), path notin (a,b), path~part');
+    throw refuse('not a condition; allowed are path=value, path!=value, path in (a,b), path notin (a,b), path~part');
   }
   const path = name.split('.');
   if (path.includes('')) throw refuse(`the path "${name}" has an empty part`);
@@ -109,8 +109,9 @@ function fieldCondition(type: TypeDefinition, part: string): FieldCondition {
   const own =
     ['name', 'namespace', 'uid'].includes(name) || type.fields.includes(head) || (head === 'status' && path.length > 1);
   if (!own) {
+    const open = type.fields.filter(field => !type.secrets.some(secret => secret.field === field));
     throw refuse(
-      `"${name}" cannot be selected; allowed are name, namespace, uid, status.… and fields of ${type.type}: ${type.fields.join(', ')}`,
+      `"${name}" cannot be selected; allowed are name, namespace, uid, status.… and fields of ${type.type}: ${open.join(', ')}`,
     );
   }
   // Without the condition, which holds a guess at the value.

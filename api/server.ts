@@ -1,11 +1,11 @@
-import { readFileSync, watch } from 'node:fs';
 import { createServer as createHttpServer, type Server } from 'node:http';
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Bus } from '../bus/index.js';
-import { FieldIndexes, ObjectStore, reasonOf, type Database, type Log, type TypeTable } from '../db/index.js';
+import { FieldIndexes, ObjectStore, type Database, type Log, type TypeTable } from '../db/index.js';
 import { types } from '../build/types.js';
 import { createApp } from './app.js';
+import { Certificate, type CertificateFiles } from './certificate.js';
 import { Claims } from './claims.js';
 import { Garbage } from './garbage.js';
 import { Idempotency } from './idempotency.js';
@@ -27,7 +27,7 @@ export interface ApiOptions {
   /** 0: any free port. */
   port: number;
   token: string | undefined;
-  tls: { certFile: string; keyFile: string } | undefined;
+  tls: CertificateFiles | undefined;
   isLocalHost: (host: string) => boolean;
   /** Patience with clients; default `patience`. */
   timeouts?: Timeouts;
@@ -105,7 +105,10 @@ export class ApiServer {
       // Node looks once in this time, 30 s if nobody says so: a slow sender would have that much longer.
       connectionsCheckingInterval: Math.min(5_000, headers / 4),
     };
-    const server = tls ? createHttpsServer({ ...settings, ...readPair(tls) }, app) : createHttpServer(settings, app);
+    const certificate = tls && new Certificate(tls);
+    const server = certificate
+      ? createHttpsServer({ ...settings, ...certificate.pair }, app)
+      : createHttpServer(settings, app);
     server.on('clientError', refuseMalformed);
     // Node would answer 417 by itself; what somebody expects beyond `100-continue` is nothing to refuse a request for.
     server.on('checkExpectation', app);
@@ -116,8 +119,8 @@ export class ApiServer {
       server.once('error', reject).listen(port, host, resolve);
     });
     server.on('error', error => log('error', 'server error', { error }));
-    if (tls && 'setSecureContext' in server)
-      this.#certificates = watchPair(tls, pair => server.setSecureContext(pair), log);
+    if (certificate && 'setSecureContext' in server)
+      this.#certificates = certificate.watch(pair => server.setSecureContext(pair), log);
     watches.start();
     this.#indexes = new FieldIndexes({ database, types: all, log });
     this.#indexes.start();
@@ -169,49 +172,4 @@ export function ruledTypes(types: TypeDefinition[]): Set<string> {
       ...references.map(({ target }) => target),
     ]),
   );
-}
-
-function readPair(tls: { certFile: string; keyFile: string }): { cert: Buffer; key: Buffer } {
-  return { cert: readFileSync(tls.certFile), key: readFileSync(tls.keyFile) };
-}
-
-/**
- * Takes renewed certificates without a restart, until it is closed; a pair that does not fit (half written) is left for the
- * next change.
- */
-function watchPair(
-  tls: { certFile: string; keyFile: string },
-  use: (pair: { cert: Buffer; key: Buffer }) => void,
-  log: Log,
-): { close(): void } {
-  let timer: NodeJS.Timeout | undefined;
-  const take = () => {
-    try {
-      use(readPair(tls));
-      log('info', 'certificate renewed', { file: tls.certFile });
-    } catch (error) {
-      log('warn', 'certificate not taken', { file: tls.certFile, reason: reasonOf(error) });
-    }
-  };
-  const changed = () => {
-    clearTimeout(timer);
-    timer = setTimeout(take, 200);
-  };
-  // The folders are watched: a mounted secret is renewed by exchanging a link beside the files.
-  const folders = new Set([tls.certFile, tls.keyFile].map(file => file.replace(/[^/]+$/, '') || '.'));
-  const watchers = [...folders].map(folder =>
-    // A folder that goes away ends its watcher with an error, which would end the process if nobody listened.
-    watch(folder, changed).on('error', error => {
-      log('error', 'certificates are watched no longer; restart to take renewed ones', {
-        folder,
-        reason: reasonOf(error),
-      });
-    }),
-  );
-  return {
-    close: () => {
-      clearTimeout(timer);
-      for (const watcher of watchers) watcher.close();
-    },
-  };
 }

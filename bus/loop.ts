@@ -58,7 +58,7 @@ export class Loop {
       .step()
       .then(
         more => {
-          if (this.#failures > 0) this.#options.log('info', 'recovered', { part: this.#options.name });
+          if (this.#failures > 0) this.#options.log('info', 'recovered', { loop: this.#options.name });
           this.#failures = 0;
           this.#lastReason = '';
           return more;
@@ -66,7 +66,7 @@ export class Loop {
         (error: unknown) => {
           const reason = reasonOf(error);
           if (reason !== this.#lastReason)
-            this.#options.log('warn', 'failed, will try again', { part: this.#options.name, reason });
+            this.#options.log('warn', 'failed, will try again', { loop: this.#options.name, reason });
           this.#lastReason = reason;
           this.#failures++;
           this.#again = false;

@@ -90,7 +90,12 @@ export class Database implements Queries {
 
   /** Connects once, so that a wrong address is known at start. Throws the driver's error. */
   async start(): Promise<void> {
-    await this.query({ text: 'select 1' });
+    await this.ping();
+  }
+
+  /** Whether it answers now. Throws the driver's error. */
+  async ping(): Promise<void> {
+    await this.query({ name: 'ping', text: 'select 1' });
   }
 
   async stop(): Promise<void> {

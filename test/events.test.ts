@@ -111,8 +111,10 @@ describe('events', function () {
       const answered = new Set<string>();
       let next = 0;
       let killed: Promise<void> | undefined;
+      let stoppedAt = -Infinity;
       const faults = async () => {
         if (rabbit) await rabbit.stop();
+        stoppedAt = performance.now();
         await api.end('SIGKILL');
         api = await spawnPlatform('api', restart);
       };
@@ -131,7 +133,11 @@ describe('events', function () {
         }),
       );
       await killed;
-      if (rabbit) await rabbit.start();
+      if (rabbit) {
+        // As long as a node takes to be restarted elsewhere: connections, confirms and the relay's patience all run out.
+        await until(() => performance.now() - stoppedAt > 20_000, { what: '20 s without a broker', deadline: 25_000 });
+        await rabbit.start();
+      }
       const expected = await stored({ url });
       for (const name of answered) expect(expected.has(`default/${name}`), name).to.equal(true);
       for (const listener of listeners) {

@@ -1,7 +1,9 @@
 import { expect } from 'chai';
-import { readFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { BadSetting, readSettings } from '../config.js';
+import { Authority } from '../kubernetes/testing/certificates.js';
 import { encryptionKey } from './platform.js';
 import { variables } from './settings.js';
 
@@ -33,6 +35,7 @@ describe('settings', () => {
     ['API_URL', 'ftp://h', /"ftp:\/\/h" is not a URL that begins with http:\/\/ or https:\/\//],
     ['API_URL', 'localhost', /"localhost" is not a URL/],
     ['API_CA_FILE', '/nowhere/ca.crt', /"\/nowhere\/ca.crt" is not a file that can be read \(ENOENT\)/],
+    ['API_CA_FILE', certificate, /^API_CA_FILE: ".*package.json" holds no certificate in PEM/],
     ['API_TOKEN', 'hunter22', /its value is not at least 16 printable characters without spaces.*openssl rand -hex 32/],
     ['API_TOKEN', 'hunter22 hunter22 hunter22', /its value is not at least 16 printable characters/],
     ['HOST', '0.0.0.0', /^API_TOKEN: is not set, and HOST is "0.0.0.0": a token is required/],
@@ -40,6 +43,7 @@ describe('settings', () => {
     ['TLS_CERT_FILE', '/nowhere/tls.crt', /is not a file that can be read \(ENOENT\)/],
     ['TLS_CERT_FILE', certificate, /^TLS_KEY_FILE: is missing, TLS_CERT_FILE is set/],
     ['TLS_KEY_FILE', certificate, /^TLS_CERT_FILE: is missing, TLS_KEY_FILE is set/],
+    ['TLS_CERT_FILE', certificate, /package.json" holds no certificate in PEM/, { TLS_KEY_FILE: certificate }],
     ['TLS', 'yes', /"yes" is not one of on, off/],
     ['TLS', 'on', /^TLS: is "on", which needs TLS_CERT_FILE and TLS_KEY_FILE/],
     ['ENCRYPTION_KEY', 'hunter22', /its value is not 32 bytes in base64.*openssl rand -base64 32/],
@@ -56,6 +60,31 @@ describe('settings', () => {
     ['LOG_LEVEL', 'loud', /"loud" is not one of debug, info, warn, error/],
     ['LOG_FORMAT', 'xml', /"xml" is not one of text, json/],
   ];
+
+  it('tells a key that is none from one of another certificate', async () => {
+    const authority = await Authority.create();
+    const folder = await mkdtemp(join(tmpdir(), 'settings-'));
+    try {
+      const [one, other] = [await authority.issue('DNS:one'), await authority.issue('DNS:other')];
+      const file = async (name: string, text: string) => {
+        await writeFile(join(folder, name), text);
+        return join(folder, name);
+      };
+      const [cert, key] = [await file('tls.crt', one.cert), await file('tls.key', one.key)];
+      const read = (keyFile: string) => readSettings({ TLS_CERT_FILE: cert, TLS_KEY_FILE: keyFile });
+      expect(read(key).tls).to.deep.equal({ certFile: cert, keyFile: key });
+      const none = await file('none.key', 'half of a ke');
+      expect(() => read(none)).to.throw(BadSetting, /^TLS_KEY_FILE: ".*none.key" holds no private key in PEM without/);
+      const others = await file('other.key', other.key);
+      expect(() => read(others)).to.throw(
+        BadSetting,
+        /^TLS_KEY_FILE: ".*other.key" is not the key of the certificate in/,
+      );
+    } finally {
+      await authority.remove();
+      await rm(folder, { recursive: true });
+    }
+  });
 
   it('names the variable that is wrong, what it holds and what it may hold, and shows no secret', () => {
     for (const [variable, value, message, more] of bad) {

@@ -8,7 +8,7 @@ const errors: Record<number, [name: string, description: string, headers?: strin
   ],
   401: ['Unauthorized', 'The bearer token is missing or wrong.', ['WWW-Authenticate']],
   403: ['Forbidden', 'The request is not allowed.'],
-  404: ['NotFound', 'There is no such object (NotFound) or no such type (UnknownType).'],
+  404: ['NotFound', 'There is no such object (NotFound), or no such type or way (UnknownType).'],
   409: [
     'Conflict',
     'Something else was there first: AlreadyExists, Conflict (the object has changed, read it again), Fenced, NotUnique, Referenced.',
