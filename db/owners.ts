@@ -40,7 +40,7 @@ export async function dependents(
         select o.namespace, o.name, o.uid, o.version, o.object->'owners' as owners, o.object ? 'deletedAt' as deleting,
           pg_column_size(o.object) as bytes
         from syncsets.objects o
-        where o.type = $1 and o.object ? 'owners' and syncsets.owner_keys(o.object) ?| $2
+        where o.type = $1 and o.owner_keys ?| $2
       ), page as (
         select * from found where (namespace, name) > ($3, $4) order by namespace, name limit $5
       )
@@ -57,8 +57,8 @@ export async function namedAsOwners(database: Database, uids: string[]): Promise
     name: 'named-as-owners',
     // `offset 0` keeps it one scan by the index of each type: no plan begins with the uids and asks for each of them.
     text: `select distinct k.uid from (
-        select syncsets.owner_keys(o.object) as keys from syncsets.objects o
-        where o.object ? 'owners' and syncsets.owner_keys(o.object) ?| $1 offset 0
+        select o.owner_keys as keys from syncsets.objects o
+        where o.owner_keys ?| $1 offset 0
       ) o cross join unnest($1::text[]) as k(uid) where o.keys ? k.uid`,
     values: [uids],
   });
@@ -92,11 +92,7 @@ export async function selectedObjects(
   if (namespace !== undefined) conditions.push(`o.namespace = ${bind(namespace)}`);
   if (ownerUid !== undefined) {
     const owner = bind(JSON.stringify([{ uid: ownerUid }]));
-    conditions.push(
-      `o.object ? 'owners'`,
-      `syncsets.owner_keys(o.object) ? ${bind(ownerUid)}`,
-      `o.object->'owners' @> ${owner}::jsonb`,
-    );
+    conditions.push(`o.owner_keys ? ${bind(ownerUid)}`, `o.object->'owners' @> ${owner}::jsonb`);
   }
   if (after) conditions.push(`(o.namespace, o.name) > (${bind(after.namespace)}, ${bind(after.name)})`);
   const where = conditions.map(condition => `and ${condition}`).join(' ');

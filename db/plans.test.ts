@@ -64,6 +64,7 @@ describe('plans that were made on an empty database', function () {
     await database.query({ text: `update syncsets.objects set sealed = '{}' where type = 'hosts'` });
     await steps['encrypting secrets anew'](database, from);
     await steps['a deletion of what refers to others'](database, from);
+    await steps['a creation, a change and a deletion, each alone'](database, from);
     await create(database, 'hosts', numbers(from).map(host));
     await steps['a deletion of what others refer to, which go with it or lose it'](database, from);
     await steps['a claim of named keys and their results'](database, from);
@@ -194,6 +195,12 @@ describe('plans that were made on an empty database', function () {
         queries,
         numbers(from).map(i => ({ ...host(i), serial: i + 5_000_000, spare: `rack${from}` })),
       );
+    },
+    'a creation, a change and a deletion, each alone': async (queries, from) => {
+      const alone = [{ ...host(from), name: `alone${from}`, serial: from + 6_000_000 }];
+      await create(queries, 'hosts', alone);
+      await change(queries, alone);
+      await remove(queries, 'hosts', [`alone${from}`]);
     },
     'a deletion of what refers to others': (queries, from) => remove(queries, 'hosts', names('host', from)),
     'a deletion of what others refer to, which go with it or lose it': async (queries, from) => {

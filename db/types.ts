@@ -29,7 +29,10 @@ export async function ensureTypes(database: Database, types: TypeTable[], log: L
       });
       if (!known[0]) {
         // Made beside the parent and then attached: attaching waits for nobody, `partition of` would lock out all writers.
-        await queries.query({ text: `create table ${objects} (like syncsets.objects including all)` });
+        // Room in each page, so that most updates find place beside the former row and leave the indexes alone.
+        await queries.query({
+          text: `create table ${objects} (like syncsets.objects including all) with (fillfactor = 80)`,
+        });
         await queries.query({
           text: `alter table syncsets.objects attach partition ${objects} for values in (${pg.escapeLiteral(type)})`,
         });
