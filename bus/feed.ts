@@ -25,6 +25,8 @@ export class Feed {
   #trouble: { reason: string; at: number; times: number; until: number } | undefined;
   /** When events to map were announced last, by watched type. */
   readonly #announced = new Map<string, number>();
+  /** An announcement is on its way. */
+  #announcing = false;
 
   /** The table says that so many messages are out: the others were taken, and the window follows how fast. */
   counted(out: number): void {
@@ -76,16 +78,19 @@ export class Feed {
     return before?.reason !== reason;
   }
 
-  /** Those of the types whose events are to be announced now. */
+  /** Those of the types whose events are to be announced now; none while the last announcement is on its way. */
   announce(types: string[]): string[] {
+    if (this.#announcing || this.waits()) return [];
     const now = performance.now();
     const due = types.filter(type => now - (this.#announced.get(type) ?? -Infinity) > announceAfter);
     for (const type of due) this.#announced.set(type, now);
+    this.#announcing = due.length > 0;
     return due;
   }
 
-  /** They were announced in vain. */
-  unannounce(types: string[]): void {
-    for (const type of types) this.#announced.delete(type);
+  /** @param vain the broker did not take it */
+  announced(types: string[], vain: boolean): void {
+    this.#announcing = false;
+    if (vain) for (const type of types) this.#announced.delete(type);
   }
 }

@@ -183,7 +183,7 @@ export class Feeder {
       controller,
       feed,
       due.map(map => ({ map })),
-      { confirmed: () => undefined, refused: () => feed.unannounce(due) },
+      { confirmed: () => feed.announced(due, false), refused: () => feed.announced(due, true) },
     );
   }
 
