@@ -258,7 +258,7 @@ export class Claims {
         claims.push(`${head.slice(0, -1)},"events":[${events.join(',')}]}`);
       }
     }
-    if (claimed.length > 0) this.#bus.claimed();
+    if (claimed.length > 0) this.#bus.claimed(controller);
     return claims;
   }
 

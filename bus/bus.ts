@@ -167,9 +167,9 @@ export class Bus {
     return this.#traces.get(key.type)?.of(key, controller);
   }
 
-  /** Says that workers took keys, so that the broker's queues have room for more. */
-  claimed(): void {
-    this.#feeder?.wake();
+  /** Says that workers took keys of a controller, so that its queue has room for more. */
+  claimed(controller: string): void {
+    this.#feeder?.claimed(controller);
   }
 
   /** Calls `listener` whenever a controller may have new keys, until the returned function is called. */

@@ -9,20 +9,17 @@ import {
   type Database,
   type Key,
   type Log,
-  type SentKeys,
+  type SentKey,
 } from '../db/index.js';
+import { Feed } from './feed.js';
 import { Loop } from './loop.js';
 import type { RabbitTransport, WorkMessage } from './rabbitmq.js';
 import type { Wakeups } from './wakeups.js';
 
-/** Messages of a controller that are out at least may be this many. */
-const smallestWindow = 64;
-/** So many more may be out when urgent keys wait, so that one goes out at once behind a full window. */
-const urgentRoom = 16;
+/** Milliseconds between looks at all controllers: for wake-ups that were missed, and for what other replicas handed out. */
+const lookEvery = 100;
 /** A key whose message has been out this long, in seconds, on a queue that holds fewer than are out, is sent again. */
 const sweepAfter = 10;
-/** Most keys sent in a step. */
-const step = 1_000;
 
 export interface FeederOptions {
   database: Database;
@@ -35,22 +32,14 @@ export interface FeederOptions {
   log: Log;
 }
 
-/** What the feeder remembers of a controller. */
-interface Feed {
-  /** Messages out after the last look. */
-  out: number;
-  /** What was taken, by time. */
-  taken: { at: number; keys: number }[];
-  /** Why its queue could not be fed, how often, and when it is tried again. */
-  trouble?: { reason: string; times: number; until: number };
-  /** When events to map were announced last, by watched type. */
-  announced: Map<string, number>;
-}
-
 /**
  * The table feeds the queues: per controller at most max(64, 2 x keys taken in the last second) messages are out, chosen by
  * priority and fairness. A message is a hint that there is work: who takes it claims what is most urgent by then, so a full
  * window delays nothing. A controller whose queue is in trouble does not hold up the others.
+ *
+ * A key that is queued costs one statement, which marks it, and its message; the broker's confirmations, each of which waits for
+ * its disk, are not waited for. What is refused, or lost with the connection, is unmarked and sent again. Messages out are
+ * counted ten times a second, and where the window seems full.
  */
 export class Feeder {
   readonly #database: Database;
@@ -61,6 +50,13 @@ export class Feeder {
   readonly #loop: Loop;
   readonly #sweeper: Loop;
   readonly #feeds = new Map<string, Feed>();
+  /** Controllers that may have new keys. */
+  readonly #woken = new Set<string>();
+  #lookedAt = -Infinity;
+  /** What is on its way to the broker; none of these rejects. */
+  readonly #unconfirmed = new Set<Promise<void>>();
+  /** What the broker did not take and the table still calls sent. */
+  readonly #refused: { controller: string; keys: SentKey[] }[] = [];
   readonly #stopListening: (() => void)[];
 
   constructor(options: FeederOptions) {
@@ -69,9 +65,9 @@ export class Feeder {
     this.#leads = options.leads;
     this.#traceOf = options.traceOf;
     this.#log = options.log;
-    this.#loop = new Loop({ name: 'feeding queues', step: () => this.#feed(), interval: 100, log: options.log });
+    this.#loop = new Loop({ name: 'feeding queues', step: () => this.#feed(), interval: lookEvery, log: options.log });
     this.#stopListening = [
-      options.wakeups.on('work:*', () => this.wake()),
+      options.wakeups.on('work:*', (_, controller) => this.#wake(controller)),
       options.wakeups.on('controllers', () => this.#sweeper.wake()),
     ];
     this.#sweeper = new Loop({
@@ -87,55 +83,142 @@ export class Feeder {
     this.#sweeper.start();
   }
 
+  /** Waits for what is on its way to the broker. */
   async stop(): Promise<void> {
     for (const stop of this.#stopListening) stop();
     await Promise.all([this.#loop.stop(), this.#sweeper.stop()]);
+    await Promise.all(this.#unconfirmed);
+    await this.#unsendRefused().catch((error: unknown) =>
+      this.#log('warn', 'messages were not taken and are sent again by the next sweep', { reason: reasonOf(error) }),
+    );
   }
 
-  /** New keys, or room for more: keys were taken. */
-  wake(): void {
-    if (this.#leads()) this.#loop.wake();
+  /** Keys of a controller were taken: there may be room for more. */
+  claimed(controller: string): void {
+    if (this.#feeds.get(controller)?.limited) this.#wake(controller);
+  }
+
+  /** @param controller undefined: look at all */
+  #wake(controller: string | undefined): void {
+    if (!this.#leads()) return;
+    if (controller === undefined) this.#lookedAt = -Infinity;
+    else this.#woken.add(controller);
+    this.#loop.wake();
   }
 
   async #feed(): Promise<boolean> {
+    const woken = [...this.#woken];
+    this.#woken.clear();
+    await this.#unsendRefused();
+    if (!this.#leads()) this.#feeds.clear();
     if (!this.#leads() || !this.#rabbit.connected) return false;
-    let more = false;
-    const all = await sentKeys(this.#database);
-    for (const sent of all) {
-      const feed = this.#feedOf(sent);
-      if (feed.trouble && performance.now() < feed.trouble.until) continue;
-      try {
-        more = (await this.#feedOne(sent, feed)) || more;
-        delete feed.trouble;
-      } catch (error) {
-        if (this.#isAway()) throw error;
-        this.#troubled(sent.controller, feed, error);
-      }
+    const unclear: string[] = [];
+    for (const controller of woken) {
+      const feed = this.#feeds.get(controller);
+      const filled = feed && this.#rabbit.isPrepared(controller) && (await this.#fill(controller, feed, false));
+      if (!filled || feed.watches) unclear.push(controller);
     }
-    const names = new Set(all.map(({ controller }) => controller));
-    for (const name of this.#feeds.keys()) if (!names.has(name)) this.#feeds.delete(name);
-    return more;
+    if (performance.now() - this.#lookedAt >= lookEvery) await this.#look();
+    else if (unclear.length > 0) await this.#look(unclear);
+    return this.#woken.size > 0;
   }
 
-  async #feedOne({ controller, out, waiting, maps }: SentKeys, feed: Feed): Promise<boolean> {
-    const window = this.#window(feed, out);
-    await this.#announceMaps(controller, maps, feed);
-    const room = window + (waiting !== null && waiting > 0 ? urgentRoom : 0) - out;
-    if (waiting === null || room <= 0) return false;
-    // Before keys are marked as sent: a queue that cannot be had costs no writes.
-    await this.#rabbit.prepare(controller);
-    const keys = await takeUnsent(this.#database, controller, Math.min(room, step));
-    try {
-      await this.#rabbit.send(
-        controller,
-        keys.map(key => ({ ...key, traceparent: this.#traceOf(key, controller) })),
-      );
-    } catch (error) {
-      await unsendKeys(this.#database, controller, keys);
-      throw error;
+  /** Counts what is out and sends what there is room for. */
+  async #look(only?: string[]): Promise<void> {
+    if (!only) this.#lookedAt = performance.now();
+    const all = await sentKeys(this.#database, only);
+    for (const { controller, out, waiting, watches, maps } of all) {
+      const feed = this.#feeds.get(controller) ?? new Feed();
+      this.#feeds.set(controller, feed);
+      feed.counted(out);
+      feed.watches = watches;
+      if (maps.length > 0) this.#announce(controller, feed, maps);
+      if (waiting === null) feed.limited = false;
+      else if (!(await this.#fill(controller, feed, waiting > 0))) feed.limited = true;
     }
-    feed.out = out + keys.length;
-    return keys.length === step && room > step;
+    if (only) return;
+    const names = new Set(all.map(({ controller }) => controller));
+    for (const name of this.#feeds.keys()) if (!names.has(name)) this.#feeds.delete(name);
+  }
+
+  /** Sends what there is room for; false when there is none, as far as known. */
+  async #fill(controller: string, feed: Feed, urgent: boolean): Promise<boolean> {
+    if (feed.waits()) {
+      feed.limited = true;
+      return true;
+    }
+    const room = feed.room(urgent);
+    if (room === 0) return false;
+    try {
+      // Before keys are marked as sent: a queue that cannot be had costs no writes.
+      await this.#rabbit.prepare(controller);
+      const keys = await takeUnsent(this.#database, controller, room);
+      feed.limited = keys.length === room;
+      if (keys.length > 0) this.#sendKeys(controller, feed, keys);
+      // There may be more than one batch holds.
+      if (feed.limited && feed.room(urgent) > 0) this.#woken.add(controller);
+    } catch (error) {
+      if (this.#isAway()) throw error;
+      this.#troubled(controller, feed, error);
+    }
+    return true;
+  }
+
+  #sendKeys(controller: string, feed: Feed, keys: SentKey[]): void {
+    feed.sent(keys.length);
+    const messages = keys.map(key => ({ ...key, traceparent: this.#traceOf(key, controller) }));
+    this.#send(controller, feed, messages, {
+      confirmed: sentAt => feed.confirmed(keys.length, sentAt),
+      refused: () => {
+        feed.refused(keys.length);
+        this.#refused.push({ controller, keys });
+      },
+    });
+  }
+
+  #announce(controller: string, feed: Feed, types: string[]): void {
+    const due = feed.announce(types);
+    if (due.length === 0) return;
+    this.#send(
+      controller,
+      feed,
+      due.map(map => ({ map })),
+      { confirmed: () => feed.announced(due, false), refused: () => feed.announced(due, true) },
+    );
+  }
+
+  #send(
+    controller: string,
+    feed: Feed,
+    messages: WorkMessage[],
+    { confirmed, refused }: { confirmed: (sentAt: number) => void; refused: () => void },
+  ): void {
+    const sentAt = performance.now();
+    const settled = this.#rabbit.send(controller, messages).then(
+      () => settle(() => confirmed(sentAt)),
+      (error: unknown) =>
+        settle(() => {
+          refused();
+          // Of a broker that is away the transport tells, once.
+          if (!this.#isAway()) this.#troubled(controller, feed, error);
+          this.#loop.wake();
+        }),
+    );
+    const settle = (act: () => void) => {
+      this.#unconfirmed.delete(settled);
+      const waited = feed.waits();
+      act();
+      if (waited && feed.limited && !feed.waits()) this.#wake(controller);
+    };
+    this.#unconfirmed.add(settled);
+  }
+
+  /** Also where another replica feeds the queues by now, and while the broker is away: nobody else knows of these. */
+  async #unsendRefused(): Promise<void> {
+    for (let batch = this.#refused[0]; batch; batch = this.#refused[0]) {
+      await unsendKeys(this.#database, batch.controller, batch.keys);
+      this.#refused.shift();
+    }
   }
 
   // A call, because TypeScript takes what it has looked at for settled.
@@ -143,39 +226,11 @@ export class Feeder {
     return !this.#rabbit.connected;
   }
 
-  #feedOf({ controller, out }: SentKeys): Feed {
-    const feed = this.#feeds.get(controller) ?? { out, taken: [], announced: new Map<string, number>() };
-    this.#feeds.set(controller, feed);
-    return feed;
-  }
-
-  #window(feed: Feed, out: number): number {
-    const now = performance.now();
-    if (feed.out > out) feed.taken.push({ at: now, keys: feed.out - out });
-    feed.taken = feed.taken.filter(one => one.at > now - 1_000);
-    feed.out = out;
-    return Math.max(smallestWindow, 2 * feed.taken.reduce((sum, one) => sum + one.keys, 0));
-  }
-
-  /** One line for each cause; tried again after 100 ms to 5 s. */
+  /** One line for each cause. */
   #troubled(controller: string, feed: Feed, error: unknown): void {
     const reason = reasonOf(error);
-    const times = (feed.trouble?.times ?? 0) + 1;
-    if (feed.trouble?.reason !== reason)
+    if (feed.troubled(reason))
       this.#log('warn', 'a queue cannot be fed; its workers claim over HTTP meanwhile', { controller, reason });
-    feed.trouble = { reason, times, until: performance.now() + Math.min(5_000, 50 * 2 ** Math.min(times, 10)) };
-  }
-
-  // A map that nobody takes is announced again each second: losing one message must not stop a secondary watch.
-  async #announceMaps(controller: string, types: string[], { announced }: Feed): Promise<void> {
-    const now = performance.now();
-    const due = types.filter(type => now - (announced.get(type) ?? -Infinity) > 1_000);
-    if (due.length === 0) return;
-    for (const type of due) announced.set(type, now);
-    await this.#rabbit.send(
-      controller,
-      due.map((map): WorkMessage => ({ map })),
-    );
   }
 
   async #sweep(): Promise<boolean> {

@@ -1,4 +1,3 @@
-import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { expect } from 'chai';
 import type { QueryResultRow } from 'pg';
 import { Connection } from 'rabbitmq-client';
@@ -8,54 +7,11 @@ import { createDatabase, type TestDatabase } from '../test/postgres.js';
 import { listen, withoutRepeats } from '../test/published.js';
 import { sharedRabbit } from '../test/rabbitmq.js';
 import { until } from '../test/until.js';
+import { Way } from '../test/way.js';
 import { Publication } from './publication.js';
 import { RabbitTransport } from './rabbitmq.js';
 import { Tail } from './tail.js';
 import { Wakeups } from './wakeups.js';
-
-/** A way to the broker that can be held up and cut. */
-class Way {
-  readonly #sockets = new Set<Socket>();
-  readonly #server: Server;
-  #held = false;
-
-  constructor(broker: URL) {
-    this.#server = createServer(near => {
-      const far = connect(Number(broker.port), broker.hostname);
-      near.on('data', bytes => this.#held || far.write(bytes));
-      far.on('data', bytes => near.write(bytes));
-      for (const [one, other] of [
-        [near, far],
-        [far, near],
-      ] as const) {
-        this.#sockets.add(one);
-        one.on('error', () => undefined).on('close', () => other.destroy());
-      }
-    });
-  }
-
-  async open(): Promise<number> {
-    await new Promise<void>(resolve => this.#server.listen(0, '127.0.0.1', resolve));
-    return (this.#server.address() as AddressInfo).port;
-  }
-
-  /** From now on nothing reaches the broker. */
-  hold(): void {
-    this.#held = true;
-  }
-
-  /** Ends all connections; new ones get through. */
-  cut(): void {
-    this.#held = false;
-    for (const socket of this.#sockets) socket.destroy();
-    this.#sockets.clear();
-  }
-
-  close(): void {
-    this.cut();
-    this.#server.close();
-  }
-}
 
 describe('the publication of a log', () => {
   const log = () => undefined;

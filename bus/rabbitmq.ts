@@ -39,8 +39,8 @@ export class RabbitTransport {
   readonly #types: string[];
   readonly #declared = new Set<string>();
   readonly #replacedAt = new Map<string, number>();
-  /** Queues that were not there for a message. */
-  readonly #missing = new Set<string>();
+  /** How many messages came back because their queue was not there, by queue. */
+  readonly #returned = new Map<string, number>();
   /** What is wrong with an exchange or a queue, by its name. */
   readonly #problems = new Map<string, string>();
   #blocked: string | undefined;
@@ -84,7 +84,9 @@ export class RabbitTransport {
       options.log('info', 'broker accepts messages again');
     });
     this.#publisher = this.#connection.createPublisher({ confirm: true, maxAttempts: 1 });
-    this.#publisher.on('basic.return', ({ routingKey }) => this.#missing.add(routingKey));
+    this.#publisher.on('basic.return', ({ routingKey: queue }) =>
+      this.#returned.set(queue, (this.#returned.get(queue) ?? 0) + 1),
+    );
   }
 
   /** Whether the broker answers and takes messages now. */
@@ -151,15 +153,25 @@ export class RabbitTransport {
     );
   }
 
+  /** Whether the queue of a controller was there when it was looked at last. */
+  isPrepared(controller: string): boolean {
+    return this.#declared.has(workQueue(controller));
+  }
+
   /** Makes sure that the queue of a controller is there. Throws when the broker has another one of that name. */
   async prepare(controller: string): Promise<void> {
     await this.#declareQueue(workQueue(controller));
   }
 
-  /** Puts messages on the queue of a controller; returns when the broker has confirmed all. Throws when the queue is gone. */
+  /**
+   * Puts messages on the queue of a controller; returns when the broker has confirmed all. Throws when it has not, or the queue is
+   * gone, and with it whatever else was on its way there. The next ones may be sent meanwhile.
+   */
   async send(controller: string, messages: WorkMessage[]): Promise<void> {
     const queue = workQueue(controller);
     await this.#declareQueue(queue);
+    // Several may be on their way when one comes back: each of them learns of it.
+    const returned = this.#returned.get(queue);
     // Without `mandatory` the broker confirms what it throws away.
     const envelope = { routingKey: queue, durable: true, mandatory: true, contentType: 'application/json' };
     const sends = this.#together(() =>
@@ -174,7 +186,7 @@ export class RabbitTransport {
     await this.#all(sends);
     // What comes back comes before its confirmation, but is told a turn of the event loop later.
     await nextTurn();
-    if (!this.#missing.delete(queue)) return;
+    if (this.#returned.get(queue) === returned) return;
     this.#declared.delete(queue);
     throw new Error(`the queue ${queue} was deleted by other hands; it is declared again`);
   }

@@ -14,8 +14,11 @@ const greeting = 'listening';
 const largest = 7_999;
 const mostTopics = 100;
 
-/** Hears of a topic; of new events of a type it gets these, stretch by stretch, when all of them came with the notification. */
-export type Listener = (stretches?: LogEvent[][]) => void;
+/**
+ * Hears of a topic; of new events of a type it gets these, stretch by stretch, when all of them came with the notification. Who
+ * listens to all keys hears whose they are, unless some wake-ups may have been missed.
+ */
+export type Listener = (stretches?: LogEvent[][], controller?: string) => void;
 
 /**
  * The Postgres transport: LISTEN/NOTIFY as wake-up only, the event log and the work table are the source. A wake-up may be
@@ -149,7 +152,9 @@ export class Wakeups {
 
   #wakeHere(topic: Topic, stretches?: LogEvent[][]): void {
     for (const listener of this.#listeners.get(topic) ?? []) listener(stretches);
-    if (topic.startsWith('work:')) for (const listener of this.#listeners.get('work:*') ?? []) listener();
+    if (!topic.startsWith('work:')) return;
+    const controller = topic.slice('work:'.length);
+    for (const listener of this.#listeners.get('work:*') ?? []) listener(undefined, controller);
   }
 
   #wakeAll(): void {

@@ -72,7 +72,7 @@ export {
   type KeyResult,
   type WorkRow,
 } from './work.js';
-export { sentKeys, takeUnsent, unsend, unsendKeys, type SentKeys } from './sent-keys.js';
+export { sentKeys, takeUnsent, unsend, unsendKeys, type SentKey, type SentKeys } from './sent-keys.js';
 export { claimMap, finishMap, type MapOutcome } from './maps.js';
 export { platformKey, rewrapPlatformKey, type WrappedKey } from './keys.js';
 export { reseal, sealedByOthers, type SealedRow } from './sealed.js';

@@ -1,13 +1,21 @@
-import type { Database, Queries } from './database.js';
+import { unsynced, type Database, type Queries } from './database.js';
 import type { Key } from './read.js';
 
-/** Marks up to `limit` queued keys as sent to the controller's queue and returns them, the most urgent first. */
-export async function takeUnsent(
-  database: Queries,
-  controller: string,
-  limit: number,
-): Promise<({ type: string; uid: string | null; version: number | null } & Key)[]> {
-  return database.query({
+/** A queued key that was marked as sent. */
+export interface SentKey extends Key {
+  type: string;
+  uid: string | null;
+  version: number | null;
+  /** When, by the database's clock: tells this mark from a later one. */
+  sentAt: string;
+}
+
+/**
+ * Marks up to `limit` queued keys as sent to the controller's queue and returns them, the most urgent first. The mark does not wait
+ * for the disk: a crash that undoes it has the key sent twice.
+ */
+export async function takeUnsent(database: Queries, controller: string, limit: number): Promise<SentKey[]> {
+  return database.query<SentKey>({
     name: 'take-unsent',
     text: `with unsent as materialized (
         select w.ctid as row from syncsets.work w
@@ -15,9 +23,10 @@ export async function takeUnsent(
         order by w.priority desc, w.rank limit $2 for update skip locked
       ), sent as (
         update syncsets.work w set sent_at = clock_timestamp() where w.ctid = any (array(select u.row from unsent u))
-        returning w.type, w.namespace, w.name, w.uid, w.version, w.priority, w.rank
+        returning w.type, w.namespace, w.name, w.uid, w.version, w.sent_at, w.priority, w.rank
       )
-      select type, namespace, name, uid, version from sent order by priority desc, rank`,
+      select type, namespace, name, uid, version, sent_at::text as "sentAt" from sent where (select ${unsynced})
+      order by priority desc, rank`,
     values: [controller, limit],
   });
 }
@@ -29,11 +38,14 @@ export interface SentKeys {
   out: number;
   /** The highest priority among those that are not; null when there are none. */
   waiting: number | null;
+  /** Whether it watches other types. */
+  watches: boolean;
   /** Watched types with events that nobody maps at present. */
   maps: string[];
 }
 
-export async function sentKeys(database: Database): Promise<SentKeys[]> {
+/** Of all controllers, or of those of some names that there are. */
+export async function sentKeys(database: Database, only?: string[]): Promise<SentKeys[]> {
   return database.query<SentKeys>({
     name: 'sent-keys',
     text: `select c.name as controller,
@@ -41,9 +53,11 @@ export async function sentKeys(database: Database): Promise<SentKeys[]> {
           and w.sent_at is not null limit 50000) o)::integer as out,
         (select w.priority from syncsets.work w where w.controller = c.name and w.state = 'queued' and w.sent_at is null
           order by w.priority desc, w.rank limit 1) as waiting,
+        cardinality(c.watches) > 0 as watches,
         array(select m.type from syncsets.maps m join syncsets.types t on t.type = m.type
           where m.controller = c.name and m.version < t.version and m.nonce is null and m.not_before <= clock_timestamp()) as maps
-      from syncsets.controllers c`,
+      from syncsets.controllers c where $1::text[] is null or c.name = any ($1)`,
+    values: [only ?? null],
   });
 }
 
@@ -61,20 +75,29 @@ export async function unsend(database: Database, controller: string, seconds: nu
   return rows.length;
 }
 
-/** Forgets that these keys were sent: the broker has not taken their messages. */
+/**
+ * Forgets that these keys were sent: the broker has not taken their messages. One that was sent again meanwhile, after it had been
+ * claimed in another way, stays so.
+ */
 export async function unsendKeys(
   database: Database,
   controller: string,
-  keys: ({ type: string } & Key)[],
+  keys: Pick<SentKey, 'type' | 'namespace' | 'name' | 'sentAt'>[],
 ): Promise<void> {
   await database.query({
     text: `with lost as materialized (
-        select w.type, w.namespace, w.name from unnest($2::text[], $3::text[], $4::text[]) as k(type, namespace, name)
+        select w.type, w.namespace, w.name from unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[]) as k(type, namespace, name, sent_at)
         join syncsets.work w on w.controller = $1 and w.type = k.type and w.namespace = k.namespace and w.name = k.name
-        where w.state = 'queued' for update of w skip locked
+        where w.state = 'queued' and w.sent_at = k.sent_at for update of w skip locked
       )
       update syncsets.work w set sent_at = null from lost l
       where w.controller = $1 and w.type = l.type and w.namespace = l.namespace and w.name = l.name`,
-    values: [controller, keys.map(key => key.type), keys.map(key => key.namespace), keys.map(key => key.name)],
+    values: [
+      controller,
+      keys.map(key => key.type),
+      keys.map(key => key.namespace),
+      keys.map(key => key.name),
+      keys.map(key => key.sentAt),
+    ],
   });
 }

@@ -1,0 +1,168 @@
+import { expect } from 'chai';
+import { Connection } from 'rabbitmq-client';
+import { workQueue } from '../amqp.js';
+import { Database, enqueueKeys, ensureTypes, registerController, type Log } from '../db/index.js';
+import { createDatabase, type TestDatabase } from '../test/postgres.js';
+import { startRabbit, type Rabbit } from '../test/rabbitmq.js';
+import { until } from '../test/until.js';
+import { Way } from '../test/way.js';
+import { Feeder } from './feeder.js';
+import { RabbitTransport } from './rabbitmq.js';
+import { Wakeups } from './wakeups.js';
+
+describe('the feeder of work queues', function () {
+  this.timeout(120_000);
+  const warnings: string[] = [];
+  const log: Log = (level, message) => {
+    if (level === 'warn') warnings.push(message);
+  };
+  const type = 'fed';
+  let broker: Rabbit;
+  let own: TestDatabase;
+  let database: Database;
+  let way: Way;
+  let rabbit: RabbitTransport;
+  let wakeups: Wakeups;
+  let feeder: Feeder;
+  let listener: Connection;
+  let serial = 0;
+  let controller = '';
+
+  before(async () => {
+    broker = await startRabbit();
+    own = await createDatabase();
+    database = new Database({ connection: { connectionString: own.url }, log });
+    await ensureTypes(database, [{ type, namespaced: true }]);
+  });
+  beforeEach(async () => {
+    controller = `feeder${++serial}`;
+    await registerController(database, {
+      name: controller,
+      type,
+      interests: ['spec'],
+      watches: [],
+      claimSeconds: 15,
+      revision: 0,
+      reveal: [],
+      longRunning: false,
+    });
+    const url = new URL(broker.url);
+    way = new Way(new URL(url));
+    url.port = String(await way.open());
+    rabbit = new RabbitTransport({ url: url.href, types: [type], instance: 'test', log });
+    wakeups = new Wakeups(database, log);
+    feeder = new Feeder({ database, rabbit, wakeups, leads: () => true, traceOf: () => undefined, log });
+    listener = new Connection({ url: broker.url, retryLow: 100, retryHigh: 500 });
+    listener.on('error', () => undefined);
+    feeder.start();
+    await enqueue(0, 1);
+    await until(async () => (await depth()) === 1, { what: 'the first message' });
+  });
+  afterEach(async () => {
+    way.cut();
+    await feeder.stop();
+    await rabbit.stop();
+    way.close();
+    await listener.close();
+  });
+  after(async () => {
+    await database.stop();
+    await own.drop();
+    await broker.close();
+  });
+
+  async function enqueue(from: number, to: number): Promise<void> {
+    const targets = Array.from({ length: to - from }, (_, i) => ({
+      type,
+      namespace: 'default',
+      name: `key${from + i}`,
+    }));
+    await enqueueKeys(database, controller, targets, { priority: 0, reason: 'enqueued' });
+    wakeups.wake(`work:${controller}`);
+  }
+  const depth = async () => {
+    const { messageCount } = await listener.queueDeclare({ queue: workQueue(controller), passive: true });
+    return messageCount;
+  };
+  const marked = async () => {
+    const [row] = await database.query<{ count: number }>({
+      text: 'select count(*) from syncsets.work where controller = $1 and sent_at is not null',
+      values: [controller],
+    });
+    return row?.count ?? 0;
+  };
+  /** Marks three batches as sent, each once the one before is. */
+  async function sendThree(): Promise<void> {
+    for (const keys of [10, 20, 30]) {
+      await enqueue(keys - 9, keys + 1);
+      await until(async () => (await marked()) === keys + 1, { what: `${keys + 1} marked keys` });
+    }
+  }
+  /** Takes messages until all of some keys came, and returns how often each did. */
+  async function messages(keys: number): Promise<Map<string, number>> {
+    const came = new Map<string, number>();
+    const consumer = listener.createConsumer(
+      { queue: workQueue(controller), queueOptions: { passive: true }, qos: { prefetchCount: 100 } },
+      ({ body }: { body: { name: string } }) => {
+        came.set(body.name, (came.get(body.name) ?? 0) + 1);
+      },
+    );
+    consumer.on('error', () => undefined);
+    try {
+      await until(() => came.size === keys, { what: `${keys} keys`, deadline: 20_000 });
+    } finally {
+      await consumer.close();
+    }
+    return came;
+  }
+
+  it('sends on while messages are unconfirmed, and sends again what is lost with the connection', async () => {
+    way.hold('there');
+    await sendThree();
+    expect(await depth()).to.equal(1);
+    way.cut();
+    const came = await messages(31);
+    expect([...came.values()]).to.deep.equal(Array(31).fill(1));
+    expect(await marked()).to.equal(31);
+  });
+
+  it('sends again what the broker has, where the confirmations are lost', async () => {
+    way.hold('back');
+    await sendThree();
+    await until(async () => (await depth()) === 31, { what: 'all messages' });
+    way.cut();
+    await until(async () => (await depth()) === 61, { what: 'the repeats' });
+    expect((await messages(31)).get('key0')).to.equal(1);
+    expect(await marked()).to.equal(31);
+  });
+
+  it('unmarks what the broker refuses, and sends it again until it is taken', async () => {
+    const policy = `<<"/">>, <<"full">>`;
+    const limit = (most: number) => {
+      const definition = `[{<<"max-length">>, ${most}}, {<<"overflow">>, <<"reject-publish">>}]`;
+      return `rabbit_policy:set(${policy}, <<"^syncsets">>, ${definition}, 0, <<"queues">>, <<"test">>)`;
+    };
+    expect(await broker.evaluate(limit(1))).to.equal('{ok, ok}');
+    for (const keys of [10, 20, 30]) await enqueue(keys - 9, keys + 1);
+    await until(() => warnings.some(line => line.includes('cannot be fed')), { what: 'a refusal' });
+    await until(async () => (await marked()) < 31, { what: 'keys to be unmarked' });
+    // A quorum queue that loses its limit altogether goes on refusing.
+    expect(await broker.evaluate(limit(1_000))).to.equal('{ok, ok}');
+    await messages(31);
+    await until(async () => (await marked()) === 31, { what: 'all keys to be marked' });
+    await broker.evaluate(`rabbit_policy:delete(${policy}, <<"test">>)`);
+  });
+
+  it('loses no key and leaves none marked when the broker is killed with batches on their way', async () => {
+    way.hold('there');
+    await sendThree();
+    await broker.kill();
+    await until(() => !rabbit.connected, { what: 'the connection to break' });
+    await until(async () => (await marked()) <= 1, { what: 'the keys to be unmarked' });
+    way.cut();
+    await broker.start();
+    const came = await messages(31);
+    expect([...came.keys()]).to.have.length(31);
+    expect(await marked()).to.equal(31);
+  });
+});
