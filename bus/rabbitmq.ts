@@ -23,11 +23,14 @@ const largestObject = 64 * 1024;
 const replaceAfter = 60_000;
 /** What the socket takes in one go, in bytes; beyond it the client waits for each 16 kB to leave, as it does by default. */
 const socketBuffer: Partial<TcpSocketConnectOpts> & { highWaterMark: number } = { highWaterMark: 4 * 2 ** 20 };
+/** Milliseconds in which a work queue confirms messages. One that does not is left alone until it does. */
+const confirmTime = 3_000;
 /** Milliseconds that a stop waits for the broker; one that blocks publishers would never answer. */
 const patience = 1_000;
 
 /**
- * Publishes to RabbitMQ 3.10 to 4.x: persistent messages with publisher confirms on one channel, which keeps their order.
+ * Publishes to RabbitMQ 3.10 to 4.x: persistent messages with publisher confirms, events on one channel, which keeps their order,
+ * work on another.
  * Topology: a durable fanout exchange per type, a quorum queue per controller, one for parked messages, nothing else.
  * All of it is ours and is looked after: what is deleted by hand is declared again, a work queue of other arguments is replaced
  * (the truth about work is in Postgres, its messages are hints), an exchange of another kind is reported, for others bind to it.
@@ -35,12 +38,16 @@ const patience = 1_000;
 export class RabbitTransport {
   readonly #connection: Connection;
   readonly #publisher: Publisher;
+  /** For work; another one after each queue that got stuck. */
+  #worker: Publisher;
   readonly #log: Log;
   readonly #types: string[];
   readonly #declared = new Set<string>();
   readonly #replacedAt = new Map<string, number>();
   /** Queues that were not there for a message. */
   readonly #missing = new Set<string>();
+  /** Queues that have not confirmed what they were sent. */
+  readonly #stuck = new Set<string>();
   /** What is wrong with an exchange or a queue, by its name. */
   readonly #problems = new Map<string, string>();
   #blocked: string | undefined;
@@ -84,7 +91,7 @@ export class RabbitTransport {
       options.log('info', 'broker accepts messages again');
     });
     this.#publisher = this.#connection.createPublisher({ confirm: true, maxAttempts: 1 });
-    this.#publisher.on('basic.return', ({ routingKey }) => this.#missing.add(routingKey));
+    this.#worker = this.#createWorker();
   }
 
   /** Whether the broker answers and takes messages now. */
@@ -97,9 +104,9 @@ export class RabbitTransport {
     return this.#blocked;
   }
 
-  /** Exchanges and queues that are not as they must be, at the last look. */
+  /** Exchanges and queues that are not as they must be, at the last look, and queues that are stuck. */
   get problems(): number {
-    return this.#problems.size;
+    return this.#problems.size + this.#stuck.size;
   }
 
   /** Messages in the parking queue, at the last look. */
@@ -110,7 +117,8 @@ export class RabbitTransport {
   /** Closes the connection, within a second; what the broker has not confirmed then fails. May be called again. */
   stop(): Promise<void> {
     return (this.#stopped ??= (async () => {
-      const closed = this.#publisher.close().then(() => this.#connection.close());
+      const publishers = [this.#publisher, this.#worker].map(publisher => publisher.close());
+      const closed = Promise.all(publishers).then(() => this.#connection.close());
       const late = new AbortController();
       await Promise.race([closed.catch(() => undefined), sleep(patience, undefined, late).catch(() => undefined)]);
       late.abort();
@@ -151,27 +159,33 @@ export class RabbitTransport {
     );
   }
 
-  /** Makes sure that the queue of a controller is there. Throws when the broker has another one of that name. */
+  /** Makes sure that the queue of a controller is there. Throws when the broker has another one of that name, or it is stuck. */
   async prepare(controller: string): Promise<void> {
-    await this.#declareQueue(workQueue(controller));
+    const queue = workQueue(controller);
+    this.#refuseStuck(queue);
+    await this.#declareQueue(queue);
   }
 
-  /** Puts messages on the queue of a controller; returns when the broker has confirmed all. Throws when the queue is gone. */
+  /**
+   * Puts messages on the queue of a controller; returns when the broker has confirmed all. Throws when the queue is gone, and
+   * after 3 s without a confirmation: messages that are confirmed later were sent in vain, not wrongly.
+   */
   async send(controller: string, messages: WorkMessage[]): Promise<void> {
+    await this.prepare(controller);
     const queue = workQueue(controller);
-    await this.#declareQueue(queue);
+    const publisher = this.#worker;
     // Without `mandatory` the broker confirms what it throws away.
     const envelope = { routingKey: queue, durable: true, mandatory: true, contentType: 'application/json' };
     const sends = this.#together(() =>
       messages.map(message => {
         const traced = 'traceparent' in message && message.traceparent !== undefined;
-        return this.#publisher.send(
+        return publisher.send(
           traced ? { ...envelope, headers: { traceparent: message.traceparent } } : envelope,
           workBody(message),
         );
       }),
     );
-    await this.#all(sends);
+    await this.#inTime(queue, publisher, this.#all(sends));
     // What comes back comes before its confirmation, but is told a turn of the event loop later.
     await nextTurn();
     if (!this.#missing.delete(queue)) return;
@@ -182,6 +196,7 @@ export class RabbitTransport {
   /** Messages that wait in the queue of a controller, which is looked after: declared again or replaced where needed. */
   async depth(controller: string): Promise<number> {
     const queue = workQueue(controller);
+    this.#refuseStuck(queue);
     if (this.#declared.has(queue)) {
       await this.#connection.queueDeclare({ queue, passive: true }).catch((error: unknown) => {
         if (codeOf(error) !== 'NOT_FOUND') throw error;
@@ -216,6 +231,40 @@ export class RabbitTransport {
     this.#declared.delete(queue);
     this.#problems.delete(queue);
     await this.#connection.queueDelete({ queue });
+  }
+
+  #createWorker(): Publisher {
+    const publisher = this.#connection.createPublisher({ confirm: true, maxAttempts: 1 });
+    publisher.on('basic.return', ({ routingKey }) => this.#missing.add(routingKey));
+    return publisher;
+  }
+
+  #refuseStuck(queue: string): void {
+    if (this.#stuck.has(queue)) throw new Error(`the queue ${queue} does not confirm messages`);
+  }
+
+  /**
+   * Waits for the confirmations of a queue, not for ever: a quorum queue without a majority of its members confirms nothing, and
+   * whoever waits for it would feed no other. What was sent stays on its way and tells by its confirmation that the queue is well.
+   * The others get a new channel: RabbitMQ stops reading from a connection after 400 further messages on a channel with a queue
+   * that is slow, events too.
+   */
+  async #inTime(queue: string, publisher: Publisher, confirmed: Promise<void>): Promise<void> {
+    const settled = new AbortController();
+    const late = sleep(confirmTime, 'late' as const, settled).catch(() => undefined);
+    const first = await Promise.race([confirmed, late]).finally(() => settled.abort());
+    if (first !== 'late') return;
+    this.#worker = this.#createWorker();
+    this.#stuck.add(queue);
+    void confirmed
+      .catch(() => undefined)
+      .then(() => {
+        this.#stuck.delete(queue);
+        if (this.connected) this.#log('info', 'a queue confirms messages again', { queue });
+        return publisher.close();
+      })
+      .catch(() => undefined);
+    this.#refuseStuck(queue);
   }
 
   async #declareExchange(exchange: string): Promise<void> {

@@ -32,7 +32,13 @@ const witness = { queue: 'witness', durable: true, arguments: { 'x-queue-type': 
     amqpUrl = nodes.map(({ url }) => url).join(',');
     api = await startApi({ amqpUrl });
     client = connect({ url: api.url, amqpUrl });
-    broker = new Connection({ url: nodes[0]!.url, hosts: hosts(), retryLow: 100, retryHigh: 500, acquireTimeout: 60_000 });
+    broker = new Connection({
+      url: nodes[0]!.url,
+      hosts: hosts(),
+      retryLow: 100,
+      retryHigh: 500,
+      acquireTimeout: 60_000,
+    });
     broker.on('error', () => undefined);
     await broker.exchangeDeclare({ exchange, type: 'fanout', durable: true });
     await broker.queueDeclare(witness);
@@ -48,7 +54,10 @@ const witness = { queue: 'witness', durable: true, arguments: { 'x-queue-type': 
       reconcile: async (_, { key }) => void reconciled.add(key.name),
     };
     running = await run([one], { url: api.url, amqpUrl, log: quiet, handleSignals: false });
-    await until(async () => (await members(nodes[0]!)) === 3, { what: 'the members of the work queue', deadline: 30_000 });
+    await until(async () => (await members(nodes[0]!)) === 3, {
+      what: 'the members of the work queue',
+      deadline: 30_000,
+    });
   });
 
   after(async () => {
@@ -75,9 +84,11 @@ const witness = { queue: 'witness', durable: true, arguments: { 'x-queue-type': 
   async function connectedNode(): Promise<Rabbit> {
     return until(
       async () => {
-        const mine = 'fun({_, I}) -> string:find(proplists:get_value(user_provided_name, I, <<>>), "syncsets api") =/= nomatch end';
+        const mine =
+          'fun({_, I}) -> string:find(proplists:get_value(user_provided_name, I, <<>>), "syncsets api") =/= nomatch end';
         for (const node of nodes)
-          if ((await node.evaluate(`lists:any(${mine}, ets:tab2list(connection_created))`)) === '{ok, true}') return node;
+          if ((await node.evaluate(`lists:any(${mine}, ets:tab2list(connection_created))`)) === '{ok, true}')
+            return node;
         return undefined;
       },
       { what: 'the connection of the platform', deadline: 30_000 },
@@ -103,9 +114,8 @@ const witness = { queue: 'witness', durable: true, arguments: { 'x-queue-type': 
       expect(status).to.equal(201);
     }
   }
-  const isWhole = async (node: Rabbit) =>
-    (await node.evaluate('length(rabbit_mnesia:cluster_nodes(running))')) === '{ok, 3}' &&
-    (await node.evaluate('rabbit:is_running()')) === '{ok, true}';
+  const runningNodes = 'length([N || N <- [node() | nodes()], rabbit:is_running(N)])';
+  const isWhole = async (node: Rabbit) => (await node.evaluate(runningNodes)) === '{ok, 3}';
   const whole = (node: Rabbit) => until(() => isWhole(node), { what: 'the node to be back', deadline: 60_000 });
   /** All that was written was worked on, and told once and in order. */
   async function complete(): Promise<void> {
@@ -159,7 +169,10 @@ const witness = { queue: 'witness', durable: true, arguments: { 'x-queue-type': 
     });
     await Promise.all([one!.start(), two!.start()]);
     await Promise.all(nodes.map(whole));
-    await until(async () => (await api.call('GET', '/readyz')).body.broker === 'ok', { what: '/readyz', deadline: 30_000 });
+    await until(async () => (await api.call('GET', '/readyz')).body.broker === 'ok', {
+      what: '/readyz',
+      deadline: 30_000,
+    });
     await write(20);
     await complete();
   });
