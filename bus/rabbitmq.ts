@@ -25,6 +25,11 @@ const replaceAfter = 60_000;
 const socketBuffer: Partial<TcpSocketConnectOpts> & { highWaterMark: number } = { highWaterMark: 4 * 2 ** 20 };
 /** Milliseconds in which a work queue confirms messages. One that does not is left alone until it does. */
 const confirmTime = 3_000;
+/**
+ * Milliseconds without a confirmation of events after which another node of the cluster is tried. Twice as long after each try that
+ * did not help, up to five minutes: then it is a queue of others that confirms nothing, and they get repeats each time.
+ */
+const moveAfter = { first: 10_000, longest: 300_000 };
 /** Milliseconds that a stop waits for the broker; one that blocks publishers would never answer. */
 const patience = 1_000;
 
@@ -42,6 +47,9 @@ export class RabbitTransport {
   #worker: Publisher;
   readonly #log: Log;
   readonly #types: string[];
+  /** Batches of events that the broker has not confirmed, when it last confirmed one, and how long that may take. */
+  readonly #events = { underway: 0, heardAt: 0, patience: moveAfter.first };
+  readonly #watchdog: NodeJS.Timeout | undefined;
   readonly #declared = new Set<string>();
   readonly #replacedAt = new Map<string, number>();
   /** Queues that were not there for a message. */
@@ -59,8 +67,10 @@ export class RabbitTransport {
   constructor(options: { url: string; types: string[]; instance: string; log: Log }) {
     this.#types = options.types;
     this.#log = options.log;
+    const address = brokerAddress(options.url);
+    if (address.hosts) this.#watchdog = setInterval(() => this.#moveOn(), 1_000).unref();
     this.#connection = new Connection({
-      ...brokerAddress(options.url),
+      ...address,
       connectionName: `syncsets api ${options.instance}`,
       acquireTimeout: 3_000,
       connectionTimeout: 5_000,
@@ -116,6 +126,7 @@ export class RabbitTransport {
 
   /** Closes the connection, within a second; what the broker has not confirmed then fails. May be called again. */
   stop(): Promise<void> {
+    clearInterval(this.#watchdog);
     return (this.#stopped ??= (async () => {
       const publishers = [this.#publisher, this.#worker].map(publisher => publisher.close());
       const closed = Promise.all(publishers).then(() => this.#connection.close());
@@ -132,31 +143,38 @@ export class RabbitTransport {
    */
   async publish(type: string, events: readonly LogEvent[], failed: AbortSignal): Promise<void> {
     const exchange = eventExchange(type);
-    await this.#declareExchange(exchange);
-    failed.throwIfAborted();
-    await this.#all(
-      this.#together(() =>
-        events.map(event =>
-          this.#publisher.send(
-            {
-              exchange,
-              durable: true,
-              contentType: 'application/json',
-              headers: {
-                op: event.op,
-                type,
-                namespace: event.namespace,
-                name: event.name,
-                uid: event.uid,
-                resourceVersion: String(event.version),
-                ...(event.traceparent ? { traceparent: event.traceparent } : {}),
+    if (this.#events.underway++ === 0) this.#events.heardAt = performance.now();
+    try {
+      await this.#declareExchange(exchange);
+      failed.throwIfAborted();
+      await this.#all(
+        this.#together(() =>
+          events.map(event =>
+            this.#publisher.send(
+              {
+                exchange,
+                durable: true,
+                contentType: 'application/json',
+                headers: {
+                  op: event.op,
+                  type,
+                  namespace: event.namespace,
+                  name: event.name,
+                  uid: event.uid,
+                  resourceVersion: String(event.version),
+                  ...(event.traceparent ? { traceparent: event.traceparent } : {}),
+                },
               },
-            },
-            eventBody(type, event),
+              eventBody(type, event),
+            ),
           ),
         ),
-      ),
-    );
+      );
+      this.#events.heardAt = performance.now();
+      this.#events.patience = moveAfter.first;
+    } finally {
+      this.#events.underway--;
+    }
   }
 
   /** Makes sure that the queue of a controller is there. Throws when the broker has another one of that name, or it is stuck. */
@@ -267,6 +285,27 @@ export class RabbitTransport {
     this.#refuseStuck(queue);
   }
 
+  /**
+   * Leaves a node that answers and confirms nothing: one that is cut off from the others of its cluster (where RabbitMQ does not
+   * pause it by itself, so with Khepri or without `pause_minority`) waits for the quorum queues on the other side.
+   */
+  #moveOn(): void {
+    const { underway, heardAt, patience } = this.#events;
+    // One that blocks publishers is left to itself: its alarm is the whole cluster's.
+    if (!this.connected) this.#events.heardAt = performance.now();
+    if (!this.connected || underway === 0 || performance.now() - heardAt < patience) return;
+    this.#events.heardAt = performance.now();
+    this.#events.patience = Math.min(2 * patience, moveAfter.longest);
+    this.#log('warn', 'broker confirms no events; another of its nodes is tried', { seconds: patience / 1_000 });
+    this.#socket?.destroy(new Error('the broker confirmed no events'));
+  }
+
+  /** The client's socket, which is no part of its API. */
+  get #socket(): Socket | undefined {
+    const socket: unknown = Reflect.get(this.#connection, '_socket');
+    return socket instanceof Socket ? socket : undefined;
+  }
+
   async #declareExchange(exchange: string): Promise<void> {
     if (this.#declared.has(exchange)) return;
     await this.#observed(exchange, () => this.#connection.exchangeDeclare({ exchange, type: 'fanout', durable: true }));
@@ -299,12 +338,11 @@ export class RabbitTransport {
 
   /**
    * Lets everything that is sent without a wait leave with one system call instead of one a message: 34 instead of 44 µs of
-   * CPU for an event of 1 KB, and the broker reads it in as large pieces. The client's socket is no part of its API; without it all
-   * goes as well, only slower.
+   * CPU for an event of 1 KB, and the broker reads it in as large pieces. Without the socket all goes as well, only slower.
    */
   #together<T>(send: () => T): T {
-    const socket: unknown = Reflect.get(this.#connection, '_socket');
-    if (!(socket instanceof Socket)) return send();
+    const socket = this.#socket;
+    if (!socket) return send();
     socket.cork();
     try {
       return send();
