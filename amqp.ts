@@ -30,14 +30,14 @@ export const parkingQueue = {
 /** How to reach a broker, in the words of rabbitmq-client. */
 export interface BrokerAddress {
   url: string;
-  /** Host and port of each node, tried in turn. */
+  /** Host and port of each node, tried in turn from the first. */
   hosts?: string[];
   tls?: { ca: Buffer };
 }
 
 /**
  * Reads the address of RabbitMQ: `amqp://user:password@host:5672/vhost`, or `amqps` for TLS; several joined by commas for the
- * nodes of one cluster, which are tried in turn. `?cacertfile=/path/ca.pem`, as RabbitMQ's own clients have it, names the
+ * nodes of one cluster, which are tried in turn, beginning with any: the replicas of the platform spread over them. `?cacertfile=/path/ca.pem`, as RabbitMQ's own clients have it, names the
  * authorities to trust instead of the system's.
  *
  * @throws TypeError saying what is wrong, without the address, which holds a password
@@ -56,11 +56,16 @@ export function brokerAddress(text: string): BrokerAddress {
     [protocol, username, password, pathname.replace(/^\/$/, ''), search].join('\n');
   if (urls.some(url => rest(url) !== rest(first)))
     throw new TypeError('names nodes of one cluster, which must agree in all but host and port');
+  // rabbitmq-client 5.0.8 looks "[::1]" up as a name, and for ever.
+  if (urls.some(({ hostname }) => hostname.startsWith('[')))
+    throw new TypeError('holds an IPv6 address, which the client cannot connect to: use a host name');
+  const begin = Math.floor(Math.random() * urls.length);
+  const hosts = [...urls.slice(begin), ...urls.slice(0, begin)].map(({ host }) => host);
   const file = first.searchParams.get('cacertfile');
   if (file !== null && first.protocol !== 'amqps:') throw new TypeError('has a cacertfile, which needs amqps://');
   return {
     url: first.href,
-    ...(urls.length > 1 ? { hosts: urls.map(({ host }) => host) } : {}),
+    ...(urls.length > 1 ? { hosts } : {}),
     ...(file === null ? {} : { tls: { ca: authorities(file) } }),
   };
 }

@@ -50,7 +50,7 @@ export class Metrics {
       );
       ofBroker(
         'syncsets_broker_topology_problems',
-        'Exchanges and queues that others have declared differently on RabbitMQ',
+        'Exchanges and queues on RabbitMQ that others have declared differently, and queues that confirm nothing',
         ({ problems }) => problems,
       );
       ofBroker(

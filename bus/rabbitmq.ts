@@ -23,11 +23,19 @@ const largestObject = 64 * 1024;
 const replaceAfter = 60_000;
 /** What the socket takes in one go, in bytes; beyond it the client waits for each 16 kB to leave, as it does by default. */
 const socketBuffer: Partial<TcpSocketConnectOpts> & { highWaterMark: number } = { highWaterMark: 4 * 2 ** 20 };
+/** Milliseconds in which a work queue confirms messages. One that does not is left alone until it does. */
+const confirmTime = 3_000;
+/**
+ * Milliseconds without a confirmation of events after which another node of the cluster is tried. Twice as long after each try that
+ * did not help, up to five minutes: then it is a queue of others that confirms nothing, and they get repeats each time.
+ */
+const moveAfter = { first: 10_000, longest: 300_000 };
 /** Milliseconds that a stop waits for the broker; one that blocks publishers would never answer. */
 const patience = 1_000;
 
 /**
- * Publishes to RabbitMQ 3.10 to 4.x: persistent messages with publisher confirms on one channel, which keeps their order.
+ * Publishes to RabbitMQ 3.10 to 4.x: persistent messages with publisher confirms, events on one channel, which keeps their order,
+ * work on another.
  * Topology: a durable fanout exchange per type, a quorum queue per controller, one for parked messages, nothing else.
  * All of it is ours and is looked after: what is deleted by hand is declared again, a work queue of other arguments is replaced
  * (the truth about work is in Postgres, its messages are hints), an exchange of another kind is reported, for others bind to it.
@@ -35,12 +43,19 @@ const patience = 1_000;
 export class RabbitTransport {
   readonly #connection: Connection;
   readonly #publisher: Publisher;
+  /** For work; another one after each queue that got stuck. */
+  #worker: Publisher;
   readonly #log: Log;
   readonly #types: string[];
+  /** Batches of events that the broker has not confirmed, when it last confirmed one, and how long that may take. */
+  readonly #events = { underway: 0, heardAt: 0, patience: moveAfter.first };
+  readonly #watchdog: NodeJS.Timeout | undefined;
   readonly #declared = new Set<string>();
   readonly #replacedAt = new Map<string, number>();
   /** How many messages came back because their queue was not there, by queue. */
   readonly #returned = new Map<string, number>();
+  /** Queues that have not confirmed what they were sent. */
+  readonly #stuck = new Set<string>();
   /** What is wrong with an exchange or a queue, by its name. */
   readonly #problems = new Map<string, string>();
   #blocked: string | undefined;
@@ -52,8 +67,10 @@ export class RabbitTransport {
   constructor(options: { url: string; types: string[]; instance: string; log: Log }) {
     this.#types = options.types;
     this.#log = options.log;
+    const address = brokerAddress(options.url);
+    if (address.hosts) this.#watchdog = setInterval(() => this.#moveOn(), 1_000).unref();
     this.#connection = new Connection({
-      ...brokerAddress(options.url),
+      ...address,
       connectionName: `syncsets api ${options.instance}`,
       acquireTimeout: 3_000,
       connectionTimeout: 5_000,
@@ -84,9 +101,7 @@ export class RabbitTransport {
       options.log('info', 'broker accepts messages again');
     });
     this.#publisher = this.#connection.createPublisher({ confirm: true, maxAttempts: 1 });
-    this.#publisher.on('basic.return', ({ routingKey: queue }) =>
-      this.#returned.set(queue, (this.#returned.get(queue) ?? 0) + 1),
-    );
+    this.#worker = this.#createWorker();
   }
 
   /** Whether the broker answers and takes messages now. */
@@ -99,9 +114,9 @@ export class RabbitTransport {
     return this.#blocked;
   }
 
-  /** Exchanges and queues that are not as they must be, at the last look. */
+  /** Exchanges and queues that are not as they must be, at the last look, and queues that are stuck. */
   get problems(): number {
-    return this.#problems.size;
+    return this.#problems.size + this.#stuck.size;
   }
 
   /** Messages in the parking queue, at the last look. */
@@ -111,8 +126,10 @@ export class RabbitTransport {
 
   /** Closes the connection, within a second; what the broker has not confirmed then fails. May be called again. */
   stop(): Promise<void> {
+    clearInterval(this.#watchdog);
     return (this.#stopped ??= (async () => {
-      const closed = this.#publisher.close().then(() => this.#connection.close());
+      const publishers = [this.#publisher, this.#worker].map(publisher => publisher.close());
+      const closed = Promise.all(publishers).then(() => this.#connection.close());
       const late = new AbortController();
       await Promise.race([closed.catch(() => undefined), sleep(patience, undefined, late).catch(() => undefined)]);
       late.abort();
@@ -126,31 +143,38 @@ export class RabbitTransport {
    */
   async publish(type: string, events: readonly LogEvent[], failed: AbortSignal): Promise<void> {
     const exchange = eventExchange(type);
-    await this.#declareExchange(exchange);
-    failed.throwIfAborted();
-    await this.#all(
-      this.#together(() =>
-        events.map(event =>
-          this.#publisher.send(
-            {
-              exchange,
-              durable: true,
-              contentType: 'application/json',
-              headers: {
-                op: event.op,
-                type,
-                namespace: event.namespace,
-                name: event.name,
-                uid: event.uid,
-                resourceVersion: String(event.version),
-                ...(event.traceparent ? { traceparent: event.traceparent } : {}),
+    if (this.#events.underway++ === 0) this.#events.heardAt = performance.now();
+    try {
+      await this.#declareExchange(exchange);
+      failed.throwIfAborted();
+      await this.#all(
+        this.#together(() =>
+          events.map(event =>
+            this.#publisher.send(
+              {
+                exchange,
+                durable: true,
+                contentType: 'application/json',
+                headers: {
+                  op: event.op,
+                  type,
+                  namespace: event.namespace,
+                  name: event.name,
+                  uid: event.uid,
+                  resourceVersion: String(event.version),
+                  ...(event.traceparent ? { traceparent: event.traceparent } : {}),
+                },
               },
-            },
-            eventBody(type, event),
+              eventBody(type, event),
+            ),
           ),
         ),
-      ),
-    );
+      );
+      this.#events.heardAt = performance.now();
+      this.#events.patience = moveAfter.first;
+    } finally {
+      this.#events.underway--;
+    }
   }
 
   /** Whether the queue of a controller was there when it was looked at last. */
@@ -158,18 +182,22 @@ export class RabbitTransport {
     return this.#declared.has(workQueue(controller));
   }
 
-  /** Makes sure that the queue of a controller is there. Throws when the broker has another one of that name. */
+  /** Makes sure that the queue of a controller is there. Throws when the broker has another one of that name, or it is stuck. */
   async prepare(controller: string): Promise<void> {
-    await this.#declareQueue(workQueue(controller));
+    const queue = workQueue(controller);
+    this.#refuseStuck(queue);
+    await this.#declareQueue(queue);
   }
 
   /**
-   * Puts messages on the queue of a controller; returns when the broker has confirmed all. Throws when it has not, or the queue is
-   * gone, and with it whatever else was on its way there. The next ones may be sent meanwhile.
+   * Puts messages on the queue of a controller; returns when the broker has confirmed all. The next ones may be sent meanwhile.
+   * Throws when it has refused them, when the queue is gone, and with it whatever else was on its way there, and after 3 s without
+   * a confirmation: messages that are confirmed later were sent in vain, not wrongly.
    */
   async send(controller: string, messages: WorkMessage[]): Promise<void> {
+    await this.prepare(controller);
     const queue = workQueue(controller);
-    await this.#declareQueue(queue);
+    const publisher = this.#worker;
     // Several may be on their way when one comes back: each of them learns of it.
     const returned = this.#returned.get(queue);
     // Without `mandatory` the broker confirms what it throws away.
@@ -177,13 +205,13 @@ export class RabbitTransport {
     const sends = this.#together(() =>
       messages.map(message => {
         const traced = 'traceparent' in message && message.traceparent !== undefined;
-        return this.#publisher.send(
+        return publisher.send(
           traced ? { ...envelope, headers: { traceparent: message.traceparent } } : envelope,
           workBody(message),
         );
       }),
     );
-    await this.#all(sends);
+    await this.#inTime(queue, publisher, this.#all(sends));
     // What comes back comes before its confirmation, but is told a turn of the event loop later.
     await nextTurn();
     if (this.#returned.get(queue) === returned) return;
@@ -194,6 +222,7 @@ export class RabbitTransport {
   /** Messages that wait in the queue of a controller, which is looked after: declared again or replaced where needed. */
   async depth(controller: string): Promise<number> {
     const queue = workQueue(controller);
+    this.#refuseStuck(queue);
     if (this.#declared.has(queue)) {
       await this.#connection.queueDeclare({ queue, passive: true }).catch((error: unknown) => {
         if (codeOf(error) !== 'NOT_FOUND') throw error;
@@ -230,6 +259,64 @@ export class RabbitTransport {
     await this.#connection.queueDelete({ queue });
   }
 
+  #createWorker(): Publisher {
+    const publisher = this.#connection.createPublisher({ confirm: true, maxAttempts: 1 });
+    publisher.on('basic.return', ({ routingKey: queue }) =>
+      this.#returned.set(queue, (this.#returned.get(queue) ?? 0) + 1),
+    );
+    return publisher;
+  }
+
+  #refuseStuck(queue: string): void {
+    if (this.#stuck.has(queue)) throw new Error(`the queue ${queue} does not confirm messages`);
+  }
+
+  /**
+   * Waits for the confirmations of a queue, not for ever: a quorum queue without a majority of its members confirms nothing, and
+   * whoever waits for it would feed no other. What was sent stays on its way and tells by its confirmation that the queue is well.
+   * The others get a new channel: RabbitMQ stops reading from a connection after 400 further messages on a channel with a queue
+   * that is slow, events too.
+   */
+  async #inTime(queue: string, publisher: Publisher, confirmed: Promise<void>): Promise<void> {
+    const settled = new AbortController();
+    const late = sleep(confirmTime, 'late' as const, settled).catch(() => undefined);
+    const first = await Promise.race([confirmed, late]).finally(() => settled.abort());
+    if (first !== 'late') return;
+    // Unless another batch on the same channel was late before this one.
+    if (this.#worker === publisher) this.#worker = this.#createWorker();
+    this.#stuck.add(queue);
+    void confirmed
+      .catch(() => undefined)
+      .then(() => {
+        if (this.#stuck.delete(queue) && this.connected)
+          this.#log('info', 'a queue confirms messages again', { queue });
+        return publisher.close();
+      })
+      .catch(() => undefined);
+    this.#refuseStuck(queue);
+  }
+
+  /**
+   * Leaves a node that answers and confirms nothing: one that is cut off from the others of its cluster (where RabbitMQ does not
+   * pause it by itself, so with Khepri or without `pause_minority`) waits for the quorum queues on the other side.
+   */
+  #moveOn(): void {
+    const { underway, heardAt, patience } = this.#events;
+    // One that blocks publishers is left to itself: its alarm is the whole cluster's.
+    if (!this.connected) this.#events.heardAt = performance.now();
+    if (!this.connected || underway === 0 || performance.now() - heardAt < patience) return;
+    this.#events.heardAt = performance.now();
+    this.#events.patience = Math.min(2 * patience, moveAfter.longest);
+    this.#log('warn', 'broker confirms no events; another of its nodes is tried', { seconds: patience / 1_000 });
+    this.#socket?.destroy(new Error('the broker confirmed no events'));
+  }
+
+  /** The client's socket, which is no part of its API. */
+  get #socket(): Socket | undefined {
+    const socket: unknown = Reflect.get(this.#connection, '_socket');
+    return socket instanceof Socket ? socket : undefined;
+  }
+
   async #declareExchange(exchange: string): Promise<void> {
     if (this.#declared.has(exchange)) return;
     await this.#observed(exchange, () => this.#connection.exchangeDeclare({ exchange, type: 'fanout', durable: true }));
@@ -262,12 +349,11 @@ export class RabbitTransport {
 
   /**
    * Lets everything that is sent without a wait leave with one system call instead of one a message: 34 instead of 44 µs of
-   * CPU for an event of 1 KB, and the broker reads it in as large pieces. The client's socket is no part of its API; without it all
-   * goes as well, only slower.
+   * CPU for an event of 1 KB, and the broker reads it in as large pieces. Without the socket all goes as well, only slower.
    */
   #together<T>(send: () => T): T {
-    const socket: unknown = Reflect.get(this.#connection, '_socket');
-    if (!(socket instanceof Socket)) return send();
+    const socket = this.#socket;
+    if (!socket) return send();
     socket.cork();
     try {
       return send();

@@ -142,6 +142,20 @@ describe('events over RabbitMQ', () => {
       ]);
       expect(asked.slice(connections)).to.deep.equal(['6', '9']);
     });
+
+    it('asks for what was missed when the queue says nothing for long', async () => {
+      const heard: string[] = [];
+      const listening = (async () => {
+        for await (const { object } of events(client.clusters, { signal: stop.signal, quietSeconds: 0.2 }))
+          heard.push(object.name);
+      })();
+      await until(() => heard.includes('old') && watches.size === 0, { what: 'the queue to take over' });
+      await change(event('ADDED', 'last', 6), 'lost');
+      await until(() => heard.includes('last'), { what: 'the change' });
+      expect(told).to.have.length(1);
+      stop.abort();
+      await listening;
+    });
   });
 
   describe('with the platform', () => {

@@ -4,7 +4,13 @@ import { Replay, type WatchEvent } from './replay.js';
 import { compareVersions, type Resource } from './resource.js';
 import { follow, isFinal, type Watchable, type WatchOptions } from './watch.js';
 
-export type EventsOptions = Omit<WatchOptions, 'labelSelector' | 'fieldSelector'>;
+export interface EventsOptions extends Omit<WatchOptions, 'labelSelector' | 'fieldSelector'> {
+  /**
+   * Seconds without a message after which the server is asked whether one was missed; default 60. A queue on a node that is cut
+   * off from the rest of its cluster says nothing, and of the last change before a quiet time no later one tells.
+   */
+  quietSeconds?: number;
+}
 
 /** An event as RabbitMQ carries it; objects over 64 KB are left out. */
 interface Message {
@@ -46,7 +52,7 @@ async function* everything<T extends Resource>(
   replay: Replay<T>,
 ): AsyncGenerator<WatchEvent<T>, void, undefined> {
   const { signal } = options;
-  const inbox = new Inbox(collection.type, broker);
+  const inbox = new Inbox(collection.type, broker, (options.quietSeconds ?? 60) * 1_000);
   const fill = (until?: string, stop = signal) =>
     follow(collection, { ...options, namespace: undefined, signal: stop }, replay, until);
   try {
@@ -107,11 +113,15 @@ async function newestVersion<T extends Resource>(
 class Inbox {
   readonly #subscription;
   readonly #messages: { message: Message; acknowledge: () => void }[] = [];
+  readonly #quiet: number;
+  #isQuiet = false;
   #wake: () => void = () => undefined;
   #becomesReady = new AbortController();
   #taken: (() => void) | undefined;
 
-  constructor(type: string, broker: Broker) {
+  /** @param quiet milliseconds */
+  constructor(type: string, broker: Broker, quiet: number) {
+    this.#quiet = quiet;
     const exchange = `syncsets.events.${type}`;
     this.#subscription = broker.consume(
       {
@@ -150,12 +160,18 @@ class Inbox {
     return this.#becomesReady.signal;
   }
 
-  /** The next message; acknowledges the one before. Undefined when the queue is lost or `signal` aborts. */
+  /** The next message; acknowledges the one before. Undefined when the queue is lost or quiet, or `signal` aborts. */
   async next(signal?: AbortSignal): Promise<Message | undefined> {
     this.#taken?.();
     this.#taken = undefined;
     const onAbort = () => this.#wake();
     signal?.addEventListener('abort', onAbort, { once: true });
+    this.#isQuiet = false;
+    let timer: NodeJS.Timeout | undefined;
+    const onQuiet = () => {
+      this.#isQuiet = true;
+      this.#wake();
+    };
     try {
       while (this.ready && !signal?.aborted) {
         const next = this.#messages.shift();
@@ -163,10 +179,13 @@ class Inbox {
           this.#taken = next.acknowledge;
           return next.message;
         }
+        if (this.#wasQuiet()) break;
+        timer ??= setTimeout(onQuiet, this.#quiet);
         await new Promise<void>(resolve => (this.#wake = resolve));
       }
       return undefined;
     } finally {
+      clearTimeout(timer);
       signal?.removeEventListener('abort', onAbort);
     }
   }
@@ -174,6 +193,11 @@ class Inbox {
   async close(): Promise<void> {
     this.#acknowledgeAll();
     await this.#subscription.close();
+  }
+
+  // A call, because TypeScript takes a flag that it has looked at for settled.
+  #wasQuiet(): boolean {
+    return this.#isQuiet;
   }
 
   #acknowledgeAll(): void {

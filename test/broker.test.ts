@@ -8,6 +8,7 @@ import { connect, events, type Client } from '../client/index.js';
 import { run, type Controller, type Running } from '../controllers/index.js';
 import { Authority } from '../kubernetes/testing/certificates.js';
 import { startApi, type TestApi } from './platform.js';
+import { listen } from './published.js';
 import { startRabbit, type Rabbit } from './rabbitmq.js';
 import { until } from './until.js';
 
@@ -256,11 +257,77 @@ describe('a broker that others have their hands on', function () {
     await consumer.close();
   });
 
+  for (const [resource, low, enough] of [
+    [
+      'memory',
+      'vm_memory_monitor:set_vm_memory_high_watermark(0.00001)',
+      'vm_memory_monitor:set_vm_memory_high_watermark(0.9)',
+    ],
+    [
+      'disk',
+      'rabbit_disk_monitor:set_disk_free_limit(1000000000000000000)',
+      'rabbit_disk_monitor:set_disk_free_limit(1000000)',
+    ],
+  ] as const) {
+    it(`may run low on ${resource}, which it is asked for by nobody: seen, logged, and over when there is room again`, async () => {
+      const alarms = () => rabbit.evaluate('rabbit_alarm:get_alarms()');
+      const { versions, close } = await listen(rabbit.url, 'syncsets.events.clusters');
+      const since = api.log.length;
+      try {
+        await rabbit.evaluate(low);
+        await until(async () => (await alarms()).includes(resource), { what: 'the alarm', deadline: 20_000 });
+        const { body } = await create(`low-on-${resource}`);
+        await until(async () => (await metric('syncsets_broker_blocked')) === 1, { what: 'the metric' });
+        const ready = await api.call('GET', '/readyz');
+        expect([ready.status, ready.body.broker]).to.deep.equal([200, 'blocked']);
+        const line = api.log.slice(since).find(({ message }) => message.includes('broker blocks publishers'));
+        expect(line?.fields['reason']).to.match(new RegExp(`low on ${resource}`));
+        await rabbit.evaluate(enough);
+        await until(() => versions.includes(Number(body.resourceVersion)), { what: 'the event', deadline: 20_000 });
+        await until(async () => (await metric('syncsets_broker_blocked')) === 0, { what: 'the metric to be 0' });
+      } finally {
+        await rabbit.evaluate(enough);
+        await close();
+      }
+    });
+  }
+
+  it('may hold a queue that answers nothing, which is reported and holds up neither events nor the other queues', async () => {
+    const stuck = `'%2F_${queue}'`;
+    const other = `${controller}other`;
+    const { versions, close } = await listen(rabbit.url, 'syncsets.events.clusters');
+    await register();
+    await create('before');
+    await until(async () => (await depth()) >= 1, { what: 'the first message' });
+    const otherDepth = async () =>
+      (await broker.queueDeclare({ queue: `syncsets.work.${other}`, passive: true })).messageCount;
+    await api.call('PUT', `/v1/controllers/${other}`, { type: 'clusters' });
+    await until(async () => (await otherDepth()) >= 1, { what: 'the first message of the other' });
+    await rabbit.evaluate(`sys:suspend(${stuck})`);
+    try {
+      let last = 0;
+      for (let i = 0; i < 20; i++) last = Number((await create(`stuck${i}`)).body.resourceVersion);
+      await until(() => versions.includes(last), { what: 'the events', deadline: 20_000 });
+      await until(async () => (await otherDepth()) >= 20, { what: 'the messages of the other', deadline: 20_000 });
+      await until(() => said(/cannot be fed/).some(({ fields }) => fields['controller'] === controller), {
+        what: 'the log',
+        deadline: 20_000,
+      });
+      expect(await metric('syncsets_broker_topology_problems')).to.equal(1);
+    } finally {
+      await rabbit.evaluate(`sys:resume(${stuck})`);
+      await close();
+      await api.call('DELETE', `/v1/controllers/${other}`);
+    }
+    await until(async () => (await depth()) >= 20, { what: 'the messages', deadline: 30_000 });
+    expect(await metric('syncsets_broker_topology_problems')).to.equal(0);
+  });
+
   it('may be a cluster, whose nodes are tried in turn', async () => {
     const { port } = new URL(rabbit.url);
-    const amqpUrl = `amqp://guest:guest@127.0.0.1:1,amqp://guest:guest@127.0.0.1:${port}`;
+    const amqpUrl = [1, 2, 3, port].map(each => `amqp://guest:guest@127.0.0.1:${each}`).join(',');
     const replica = await startApi({ databaseUrl: api.databaseUrl, amqpUrl });
-    await until(async () => (await replica.call('GET', '/readyz')).body.broker === 'ok', { what: 'the second node' });
+    await until(async () => (await replica.call('GET', '/readyz')).body.broker === 'ok', { what: 'the one node' });
     await replica.stop();
   });
 });

@@ -50,7 +50,7 @@ describe('a platform', function () {
       const impatient = begin('api', env);
       platform = begin('run', env);
       for (const one of [impatient, platform]) {
-        await until(() => said(one.output, message).length > 0, { what: 'the message' });
+        await until(() => said(one.output, message).length > 0, { what: 'the message', deadline: 30_000 });
       }
       impatient.child.kill('SIGINT');
       expect(await impatient.ended).to.equal(0);

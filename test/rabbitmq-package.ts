@@ -7,11 +7,18 @@ export const advice =
   'rabbitmq-server. For the other tests AMQP_URL may name a running broker.';
 
 /**
- * The directory that holds RabbitMQ's `plugins`, where Debian, RPM and Homebrew put it or beside `rabbitmq-server` in PATH.
+ * The directory that holds RabbitMQ's `plugins`: the one that RABBITMQ_HOME names, else where Debian, RPM and Homebrew put it or
+ * beside `rabbitmq-server` in PATH.
  *
- * @throws Error saying how to get it
+ * @throws Error saying how to get it, or that RABBITMQ_HOME holds none: testing another version unnoticed would be worse
  */
 export async function findInstallation(): Promise<string> {
+  const isHome = async (place: string) => (await readdir(join(place, 'plugins')).catch(() => [])).length > 0;
+  const chosen = process.env.RABBITMQ_HOME;
+  if (chosen) {
+    if (await isHome(chosen)) return chosen;
+    throw new Error(`RABBITMQ_HOME is ${chosen}, where there is no folder "plugins" of a RabbitMQ`);
+  }
   const debian = '/usr/lib/rabbitmq/lib';
   const versions = await readdir(debian).catch(() => []);
   const places = versions.filter(name => name.startsWith('rabbitmq_server-')).map(name => join(debian, name));
@@ -20,7 +27,7 @@ export async function findInstallation(): Promise<string> {
     const script = await realpath(join(directory, 'rabbitmq-server')).catch(() => undefined);
     if (script) places.push(join(dirname(script), '..'));
   }
-  for (const place of places) if ((await readdir(join(place, 'plugins')).catch(() => [])).length > 0) return place;
+  for (const place of places) if (await isHome(place)) return place;
   throw new Error(`RabbitMQ is not installed. ${advice}`);
 }
 

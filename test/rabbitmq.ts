@@ -16,6 +16,8 @@ export interface Rabbit {
   url: string;
   /** With TLS, where the node was started with a certificate. */
   tlsUrl: string;
+  /** Its Erlang name. */
+  name: string;
   /** Where its log and data lie, for a look at a failure. */
   directory: string;
   /** Starts a node that was stopped or killed, with its data: about 4 s. */
@@ -34,6 +36,13 @@ export interface Rabbit {
   evaluate(expression: string): Promise<string>;
   /** Ends it for good and removes its data. May be called again. */
   close(): Promise<void>;
+}
+
+/** How a node is to be. */
+interface RabbitOptions {
+  tls?: { cert: string; key: string };
+  /** The cluster that it belongs to: its own name in it, the names of all, what they share. */
+  cluster?: { name: string; members: string[]; epmd: number; cookie: string };
 }
 
 let shared: Promise<{ url: string; close?: () => Promise<void> }> | undefined;
@@ -70,11 +79,12 @@ export async function stopSharedRabbit(): Promise<void> {
  *
  * @throws Error saying how to get RabbitMQ when it is not installed
  */
-export async function startRabbit(options: { tls?: { cert: string; key: string } } = {}): Promise<Rabbit> {
+export async function startRabbit(options: RabbitOptions = {}): Promise<Rabbit> {
   const home = await findInstallation();
   const directory = await mkdtemp(join(tmpdir(), 'syncsets-rabbitmq-'));
   const plugins = await linkPlugins(join(home, 'plugins'), join(directory, 'plugins'));
-  const [port = 0, distribution = 0, epmd = 0, tlsPort = 0] = await freePorts(4);
+  const [port = 0, distribution = 0, ownEpmd = 0, tlsPort = 0] = await freePorts(4);
+  const { name = `test-${randomBytes(4).toString('hex')}@localhost`, members, epmd, cookie } = options.cluster ?? {};
   for (const name of ['data', 'log']) await mkdir(join(directory, name));
   const settings = [`{tcp_listeners, [{"127.0.0.1", ${port}}]}`];
   for (const [name, pem] of Object.entries(options.tls ?? {})) await writeFile(join(directory, `${name}.pem`), pem);
@@ -82,15 +92,20 @@ export async function startRabbit(options: { tls?: { cert: string; key: string }
     const files = `{certfile, "${directory}/cert.pem"}, {keyfile, "${directory}/key.pem"}`;
     settings.push(`{ssl_listeners, [{"127.0.0.1", ${tlsPort}}]}`, `{ssl_options, [${files}]}`);
   }
+  if (members) {
+    const names = members.map(member => `'${member}'`).join(', ');
+    settings.push(`{cluster_nodes, {[${names}], disc}}`, '{cluster_partition_handling, pause_minority}');
+  }
+  if (cookie) await writeFile(join(directory, '.erlang.cookie'), cookie, { mode: 0o400 });
   await writeFile(join(directory, 'rabbitmq.config'), `[{rabbit, [${settings.join(', ')}]}].\n`);
   await writeFile(join(directory, 'enabled_plugins'), '[].\n');
   const environment = {
     PATH: process.env.PATH,
     HOME: directory,
     ERL_LIBS: plugins,
-    ERL_EPMD_PORT: String(epmd),
+    ERL_EPMD_PORT: String(epmd ?? ownEpmd),
     RABBITMQ_HOME: home,
-    RABBITMQ_NODENAME: `test-${randomBytes(4).toString('hex')}@localhost`,
+    RABBITMQ_NODENAME: name,
     RABBITMQ_NODE_PORT: String(port),
     RABBITMQ_DIST_PORT: String(distribution),
     RABBITMQ_MNESIA_BASE: join(directory, 'data'),
@@ -110,9 +125,30 @@ export async function startRabbit(options: { tls?: { cert: string; key: string }
   return node;
 }
 
+/**
+ * Starts a cluster of three nodes, about 12 s. A node that sees fewer than two pauses, as RabbitMQ recommends for clusters.
+ * Quorum queues have a replica on each.
+ */
+export async function startRabbitCluster(): Promise<Rabbit[]> {
+  const [epmd = 0] = await freePorts(1);
+  const cookie = randomBytes(10).toString('hex');
+  const cluster = randomBytes(4).toString('hex');
+  const members = [1, 2, 3].map(number => `test-${cluster}-${number}@localhost`);
+  // At once: from 4.0 on the nodes wait for each other and begin with the same one.
+  const started = await Promise.allSettled(
+    members.map(name => startRabbit({ cluster: { name, members, epmd, cookie } })),
+  );
+  const nodes = started.flatMap(result => (result.status === 'fulfilled' ? [result.value] : []));
+  const failed = started.find(result => result.status === 'rejected');
+  if (!failed) return nodes;
+  await Promise.all(nodes.map(node => node.close()));
+  throw failed.reason;
+}
+
 class Node implements Rabbit {
   readonly url: string;
   readonly tlsUrl: string;
+  readonly name: string;
   readonly directory: string;
   readonly #port: number;
   readonly #environment: NodeJS.ProcessEnv;
@@ -122,6 +158,7 @@ class Node implements Rabbit {
 
   constructor(directory: string, port: number, tlsPort: number, environment: NodeJS.ProcessEnv) {
     this.directory = directory;
+    this.name = environment.RABBITMQ_NODENAME ?? '';
     this.url = `amqp://guest:guest@127.0.0.1:${port}`;
     this.tlsUrl = `amqps://guest:guest@127.0.0.1:${tlsPort}`;
     this.#port = port;
@@ -182,7 +219,7 @@ class Node implements Rabbit {
 
   async evaluate(expression: string): Promise<string> {
     const cookie = await readFile(join(this.directory, '.erlang.cookie'), 'utf8');
-    const args = ['-n', this.#environment.RABBITMQ_NODENAME ?? '', '-c', cookie, '-e'];
+    const args = ['-n', this.name, '-c', cookie, '-e'];
     const call = spawn('erl_call', args, { env: this.#environment, stdio: ['pipe', 'pipe', 'ignore'], timeout: 5_000 });
     call.on('error', () => undefined);
     call.stdin.on('error', () => undefined);

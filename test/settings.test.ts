@@ -26,6 +26,7 @@ describe('settings', () => {
     ['AMQP_URL', 'hunter22', /its value is not a URL/],
     ['AMQP_URL', 'amqp://u:hunter22@a,b', /its value is not a URL.*a comma in a password is written %2C/],
     ['AMQP_URL', 'amqp://u:hunter22@a,amqp://v:hunter22@b', /its value names nodes of one cluster, which must agree/],
+    ['AMQP_URL', 'amqp://u:hunter22@[::1]:5672', /its value holds an IPv6 address.*use a host name/],
     ['AMQP_URL', 'amqp://u:hunter22@a?cacertfile=/ca.pem', /its value has a cacertfile, which needs amqps/],
     [
       'AMQP_URL',
