@@ -2,11 +2,12 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
-import { connect, createServer, type AddressInfo } from 'node:net';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { text } from 'node:stream/consumers';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { freePort } from './ports.js';
 import { advice, findInstallation, linkPlugins } from './rabbitmq-package.js';
 import { until } from './until.js';
 
@@ -74,7 +75,10 @@ export async function startRabbit(options: { tls?: { cert: string; key: string }
   const home = await findInstallation();
   const directory = await mkdtemp(join(tmpdir(), 'syncsets-rabbitmq-'));
   const plugins = await linkPlugins(join(home, 'plugins'), join(directory, 'plugins'));
-  const [port = 0, distribution = 0, epmd = 0, tlsPort = 0] = await freePorts(4);
+  const port = await freePort();
+  const distribution = await freePort();
+  const epmd = await freePort();
+  const tlsPort = await freePort();
   for (const name of ['data', 'log']) await mkdir(join(directory, name));
   const settings = [`{tcp_listeners, [{"127.0.0.1", ${port}}]}`];
   for (const [name, pem] of Object.entries(options.tls ?? {})) await writeFile(join(directory, `${name}.pem`), pem);
@@ -221,15 +225,6 @@ class Node implements Rabbit {
   async #lastWords(): Promise<string> {
     return (await readFile(join(this.directory, 'output'), 'utf8')).slice(-2_000);
   }
-}
-
-async function freePorts(count: number): Promise<number[]> {
-  // All open at once, so that they differ.
-  const probes = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
-  await Promise.all(probes.map(probe => once(probe, 'listening')));
-  const ports = probes.map(probe => (probe.address() as AddressInfo).port);
-  await Promise.all(probes.map(probe => once(probe.close(), 'close')));
-  return ports;
 }
 
 function runs(child: ChildProcess | undefined): boolean {
