@@ -5,6 +5,8 @@ import Mocha from 'mocha';
 
 /** What one mocha process says of the files that it ran. */
 export interface PartReport {
+  /** False in what a process leaves that did not get to its end. */
+  complete: boolean;
   passed: number;
   failed: number;
   pending: number;
@@ -18,7 +20,7 @@ const { Base, Spec } = Mocha.reporters;
 
 /**
  * Mocha's reporter `spec`, whose closing summary goes to a file (`--reporter-option output=FILE`, a PartReport), because the run
- * has one summary for all of its processes.
+ * has one summary for all of its processes; as far as it has come, after every suite and failure, should the process be killed.
  */
 export default class PartReporter extends Spec {
   readonly #output: string;
@@ -36,10 +38,16 @@ export default class PartReporter extends Spec {
       const file = relative(process.cwd(), suite.file ?? '');
       this.#seconds[file] = (this.#seconds[file] ?? 0) + (performance.now() - last) / 1_000;
       last = performance.now();
+      this.#write(false);
     });
+    runner.on(Mocha.Runner.constants.EVENT_TEST_FAIL, () => this.#write(false));
   }
 
   override epilogue(): void {
+    this.#write(true);
+  }
+
+  #write(complete: boolean): void {
     const lines: string[] = [];
     const print = Base.consoleLog;
     try {
@@ -49,6 +57,7 @@ export default class PartReporter extends Spec {
       Object.assign(Base, { consoleLog: print });
     }
     const report: PartReport = {
+      complete,
       passed: this.stats.passes,
       failed: this.stats.failures,
       pending: this.stats.pending,

@@ -6,6 +6,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { PartReport } from './partReporter.js';
 import { alone, share, testFiles } from './parts.js';
 
@@ -39,15 +40,28 @@ async function run(files: string[], beside: boolean): Promise<PartReport> {
       if (line === '' || !beside) print();
     });
   }
-  const [code, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null];
+  const closed = once(child, 'close');
+  const [code, signal] = (await once(child, 'exit')) as [number | null, NodeJS.Signals | null];
+  // A killed mocha may leave a program that holds its output open.
+  await Promise.race([closed, sleep(10_000, undefined, { ref: false })]);
+  child.stdout.destroy();
+  child.stderr.destroy();
   print();
   const report = existsSync(output) ? (JSON.parse(readFileSync(output, 'utf8')) as PartReport) : undefined;
   // mocha ends with the number of its failures.
-  if (report && code === Math.min(report.failed, 255)) return report;
+  if (report?.complete && code === Math.min(report.failed, 255)) return report;
   // Ended in the middle of a test, or by what came after the last one: more than its own count says.
   const failed = (report?.failed ?? 0) + 1;
   const problem = `  The process of these files ended with ${signal ?? `code ${code ?? 'none'}`}:\n     ${files.join('\n     ')}\n`;
-  return { passed: 0, pending: 0, seconds: {}, ...report, failed, failures: `${report?.failures ?? ''}\n${problem}` };
+  return {
+    complete: false,
+    passed: 0,
+    pending: 0,
+    seconds: {},
+    ...report,
+    failed,
+    failures: `${report?.failures ?? ''}\n${problem}`,
+  };
 }
 
 /** How many files run at a time. */
@@ -72,7 +86,7 @@ async function main(): Promise<void> {
     files.filter(file => !last.includes(file)),
     count,
   );
-  // Ctrl-C reaches all processes of the terminal: those of the tests stop what they have started, then this one ends.
+  // Ctrl-C reaches all processes of the terminal: those of the tests end, and this one says how far they came.
   const interruption = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => interruption.abort());
   const reports = await Promise.all(shares.map(one => run(one, shares.length > 1)));
