@@ -16,7 +16,7 @@ describe('garbagecollector', function () {
 
   before(async () => {
     api = await startApi();
-    client = connect({ url: api.url });
+    client = connect({ url: api.url, retrySeconds: 60 });
     controllers = startControllers({ apiUrl: api.url, log: () => undefined });
     await controllers.start();
   });
