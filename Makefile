@@ -35,8 +35,8 @@ raise-versions: dist/.built ## After a restored backup: let versions go on above
 	@exec node --enable-source-maps dist/main.js raise-versions
 
 .PHONY: test
-test: build/.generated tools ## Run all tests on real Postgres and RabbitMQ (TESTS=… for some files)
-	@bash test/run $(TESTS)
+test: dist/.built tools ## Run all tests on real Postgres and RabbitMQ (TESTS=… for some files, TEST_JOBS=… at a time)
+	@COMPILED=1 node --import tsx test/suite.ts $(TESTS)
 
 .PHONY: verify
 verify: node_modules/.installed ## Check generated files, formatting, types, lint and import rules

@@ -7,7 +7,7 @@ describe('deleting a collection', () => {
   let client: Client;
   before(async () => {
     api = await startApi();
-    client = connect({ url: api.url });
+    client = connect({ url: api.url, retrySeconds: 60 });
   });
   after(async () => {
     await client.close();

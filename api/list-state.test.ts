@@ -14,7 +14,7 @@ interface Item {
 }
 
 describe('a list in pages, while writers change, create and delete', function () {
-  this.timeout(60_000 + objects * 10);
+  this.timeout(180_000 + objects * 10);
   let api: TestApi;
   /** Every answer to a write: what an object was from a version on, undefined for deleted. */
   const history = new Map<string, { version: number; object: Item | undefined }[]>();

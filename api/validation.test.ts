@@ -168,10 +168,11 @@ describe('validation of objects', () => {
   });
 
   it('is quick with hostile texts', () => {
-    const began = performance.now();
+    const before = process.cpuUsage();
     validate(clusters, { name: `${'a-'.repeat(120)}!`, namespace: 'a'.repeat(1_000_000) });
     validate(syncsets, { ...set, ignoreFields: [{ paths: [`/${'a'.repeat(500_000)}~`] }] });
-    expect(performance.now() - began).to.be.below(500);
+    const { user, system } = process.cpuUsage(before);
+    expect((user + system) / 1_000).to.be.below(500);
   });
 });
 

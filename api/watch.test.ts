@@ -185,17 +185,18 @@ describe('a watch', () => {
   it('goes on where a client was on another replica, although this one has yet to hear of it', async () => {
     const made = await Promise.all(Array.from({ length: 20 }, () => create()));
     for (const { resourceVersion } of made.slice(0, 5)) {
-      const { lines } = await watch(`resourceVersion=${resourceVersion}`, { of: replica });
+      const { events } = await watch(`resourceVersion=${resourceVersion}`, { of: replica });
       const { body } = await api.call('POST', '/v1/clusters', { name: `w${++serial}`, namespace: 'w' });
-      await until(() => lines.some(one => one.resourceVersion === body.resourceVersion), { what: 'the newest' });
-      const versions = lines.map(one => Number(one.resourceVersion));
+      await until(() => events().some(one => one.resourceVersion === body.resourceVersion), { what: 'the newest' });
+      // Without the bookmarks that a slow machine gets in between.
+      const versions = events().map(one => Number(one.resourceVersion));
       expect(versions[0]).to.equal(Number(resourceVersion) + 1);
       expect(versions).to.deep.equal(versions.map((_, i) => (versions[0] ?? 0) + i));
     }
   });
 
   it('closes a reader that stands still, and serves the others meanwhile', async function () {
-    this.timeout(60_000);
+    this.timeout(180_000);
     const { resourceVersion } = await create();
     // fetch reads ahead only to its buffer: without a reader of the body the socket fills up.
     const stalled = await fetch(`${api.url}/v1/clusters?watch=true&resourceVersion=${resourceVersion}`);
@@ -210,10 +211,11 @@ describe('a watch', () => {
         );
         return events().length >= 160;
       },
-      { what: 'more than its buffer takes', deadline: 40_000 },
+      { what: 'more than its buffer takes', deadline: 120_000 },
     );
     await until(async () => /^apiserver_watchers 1$/m.test((await api.call('GET', '/metrics')).body as string), {
       what: 'the stalled one to be closed',
+      deadline: 30_000,
     });
     await stalled.body?.cancel().catch(() => undefined);
   });

@@ -179,9 +179,11 @@ users: [{name: plugin, user: {exec: {command: /bin/sh}}}, {name: token, user: {t
     ['100,000 keys', Array.from({ length: 100_000 }, (_, i) => `k${i}: 1`).join('\n'), /more than 25000 YAML tokens/],
   ] as const) {
     it(`gives up on ${what} in less than a second`, async () => {
-      const start = performance.now();
+      // Processor time: it waits for nothing, and what else the machine does is not its own.
+      const before = process.cpuUsage();
       const failure = await expectFailure('KubeconfigInvalid', () => parseKubeconfig(text));
-      expect(performance.now() - start).to.be.below(1000);
+      const { user, system } = process.cpuUsage(before);
+      expect((user + system) / 1_000).to.be.below(1_000);
       expect(failure.message).to.match(message);
     });
   }

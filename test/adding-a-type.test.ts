@@ -72,7 +72,7 @@ await client.close();
 `;
 
 describe('adding a type', function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   let copy: string;
   let database: TestDatabase;
   let platform: ChildProcess | undefined;
@@ -102,7 +102,7 @@ describe('adding a type', function () {
     });
     for (const stream of [platform.stdout, platform.stderr]) stream?.on('data', data => output.push(String(data)));
     url = await until(() => /^ready: (\S+)$/m.exec(output.join(''))?.[1], {
-      deadline: 30_000,
+      deadline: 120_000,
       what: `the platform to be ready; it said ${output.join('')}`,
     });
   });

@@ -23,7 +23,7 @@ interface Entry {
 
 for (const transport of ['rabbitmq', 'postgres'] as const) {
   describe(`controllers (${transport})`, function () {
-    this.timeout(90_000);
+    this.timeout(240_000);
     let rabbit: Rabbit | undefined;
     let api: TestApi;
     let folder: string;
@@ -76,7 +76,7 @@ for (const transport of ['rabbitmq', 'postgres'] as const) {
       replicas.push(...started);
       await until(() => journal().filter(entry => entry.started).length === replicas.length, {
         what: 'the replicas to start',
-        deadline: 20_000,
+        deadline: 90_000,
       });
       return started;
     }

@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import { connect, events, watch, type Client, type Cluster, type WatchEvent } from '../client/index.js';
 import { createDatabase, type TestDatabase } from './postgres.js';
 import { spawnPlatform, startApi, type TestApi, type TestProcess } from './platform.js';
+import { freePort } from './ports.js';
 import { startRabbit, type Rabbit } from './rabbitmq.js';
 import { until } from './until.js';
 
@@ -100,10 +101,13 @@ describe('events', function () {
     it(`lose no write that was answered when the API is killed in the middle of 2,000 (${transport})`, async () => {
       const rabbit: Rabbit | undefined = transport === 'rabbitmq' ? await startRabbit() : undefined;
       const database: TestDatabase = await createDatabase();
-      const env = { DATABASE_URL: database.url, ...(rabbit ? { AMQP_URL: rabbit.url } : {}) };
+      const env = {
+        DATABASE_URL: database.url,
+        PORT: String(await freePort()),
+        ...(rabbit ? { AMQP_URL: rabbit.url } : {}),
+      };
       let api: TestProcess = await spawnPlatform('api', env);
       const { url } = api;
-      const restart = { ...env, PORT: new URL(url).port };
       const client = connect({ url, retrySeconds: 60, ...(rabbit ? { amqpUrl: rabbit.url } : {}) });
       const stop = new AbortController();
       const listeners = [1, 2].map(() => new Listener(watch(client.clusters, { since: '0', signal: stop.signal })));
@@ -116,7 +120,7 @@ describe('events', function () {
         if (rabbit) await rabbit.stop();
         stoppedAt = performance.now();
         await api.end('SIGKILL');
-        api = await spawnPlatform('api', restart);
+        api = await spawnPlatform('api', env);
       };
       await Promise.all(
         Array.from({ length: 16 }, async () => {

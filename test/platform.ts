@@ -7,6 +7,7 @@ import { Bus } from '../bus/index.js';
 import { isLoopback } from '../config.js';
 import { Database, ensureTypes, type Log } from '../db/index.js';
 import { createDatabase, type TestDatabase } from './postgres.js';
+import { program } from './program.js';
 import { until } from './until.js';
 
 export const encryptionKey = randomBytes(32);
@@ -128,7 +129,7 @@ export async function spawnPlatform(
   role: 'run' | 'api' | 'controllers',
   env: Record<string, string>,
 ): Promise<TestProcess> {
-  const child = spawn(process.execPath, ['--import', 'tsx', 'main.ts', role], {
+  const child = spawn(process.execPath, [...program, role], {
     cwd: root,
     env: {
       PATH: process.env['PATH'] ?? '',

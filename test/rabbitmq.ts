@@ -2,11 +2,12 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
-import { connect, createServer, type AddressInfo } from 'node:net';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { text } from 'node:stream/consumers';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { freePort } from './ports.js';
 import { advice, findInstallation, linkPlugins } from './rabbitmq-package.js';
 import { until } from './until.js';
 
@@ -83,7 +84,10 @@ export async function startRabbit(options: RabbitOptions = {}): Promise<Rabbit> 
   const home = await findInstallation();
   const directory = await mkdtemp(join(tmpdir(), 'syncsets-rabbitmq-'));
   const plugins = await linkPlugins(join(home, 'plugins'), join(directory, 'plugins'));
-  const [port = 0, distribution = 0, ownEpmd = 0, tlsPort = 0] = await freePorts(4);
+  const port = await freePort();
+  const distribution = await freePort();
+  const ownEpmd = await freePort();
+  const tlsPort = await freePort();
   const { name = `test-${randomBytes(4).toString('hex')}@localhost`, members, epmd, cookie } = options.cluster ?? {};
   for (const name of ['data', 'log']) await mkdir(join(directory, name));
   const settings = [`{tcp_listeners, [{"127.0.0.1", ${port}}]}`];
@@ -130,7 +134,7 @@ export async function startRabbit(options: RabbitOptions = {}): Promise<Rabbit> 
  * Quorum queues have a replica on each.
  */
 export async function startRabbitCluster(): Promise<Rabbit[]> {
-  const [epmd = 0] = await freePorts(1);
+  const epmd = await freePort();
   const cookie = randomBytes(10).toString('hex');
   const cluster = randomBytes(4).toString('hex');
   const members = [1, 2, 3].map(number => `test-${cluster}-${number}@localhost`);
@@ -258,15 +262,6 @@ class Node implements Rabbit {
   async #lastWords(): Promise<string> {
     return (await readFile(join(this.directory, 'output'), 'utf8')).slice(-2_000);
   }
-}
-
-async function freePorts(count: number): Promise<number[]> {
-  // All open at once, so that they differ.
-  const probes = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
-  await Promise.all(probes.map(probe => once(probe, 'listening')));
-  const ports = probes.map(probe => (probe.address() as AddressInfo).port);
-  await Promise.all(probes.map(probe => once(probe.close(), 'close')));
-  return ports;
 }
 
 function runs(child: ChildProcess | undefined): boolean {

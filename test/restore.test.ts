@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { connect, isPlatformError, watch } from '../client/index.js';
 import { call, encryptionKey, startApi, type TestApi } from './platform.js';
 import { createDatabase, type TestDatabase } from './postgres.js';
+import { program } from './program.js';
 import { until } from './until.js';
 
 describe('make raise-versions, after a restored backup', function () {
@@ -22,7 +23,7 @@ describe('make raise-versions, after a restored backup', function () {
   });
 
   async function raise(databaseUrl: string): Promise<{ code: number | null; output: string }> {
-    const child = spawn(process.execPath, ['--import', 'tsx', 'main.ts', 'raise-versions'], {
+    const child = spawn(process.execPath, [...program, 'raise-versions'], {
       cwd: join(import.meta.dirname, '..'),
       env: {
         PATH: process.env['PATH'] ?? '',

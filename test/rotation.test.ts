@@ -6,6 +6,7 @@ import { createInterface } from 'node:readline';
 import pg from 'pg';
 import { startApi, type TestApi } from './platform.js';
 import { createDatabase, type TestDatabase } from './postgres.js';
+import { program } from './program.js';
 
 describe('make rotate-key, while the platform runs', function () {
   this.timeout(120_000);
@@ -34,7 +35,7 @@ describe('make rotate-key, while the platform runs', function () {
 
   /** The process that `make rotate-key` starts; `kill` ends it with SIGKILL at the first line that matches. */
   async function rotate(kill?: RegExp): Promise<{ code: number | null; output: string }> {
-    const child = spawn(process.execPath, ['--import', 'tsx', 'main.ts', 'rotate-key'], {
+    const child = spawn(process.execPath, [...program, 'rotate-key'], {
       cwd: join(import.meta.dirname, '..'),
       env: {
         PATH: process.env['PATH'] ?? '',

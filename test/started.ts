@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Client } from '../client/index.js';
 import type { TestProcess } from './platform.js';
+import { program } from './program.js';
 import { until } from './until.js';
 
 const root = join(import.meta.dirname, '..');
@@ -19,7 +20,7 @@ export interface Started {
 
 /** Starts a role that may not become ready. */
 export function begin(role: string, env: Record<string, string>): Started {
-  const child = spawn(process.execPath, ['--import', 'tsx', 'main.ts', role], {
+  const child = spawn(process.execPath, [...program, role], {
     cwd: root,
     env: { PATH: process.env['PATH'] ?? '', PORT: '0', LOG_FORMAT: 'json', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],

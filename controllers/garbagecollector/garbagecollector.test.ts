@@ -16,7 +16,7 @@ describe('garbagecollector', function () {
 
   before(async () => {
     api = await startApi();
-    client = connect({ url: api.url });
+    client = connect({ url: api.url, retrySeconds: 60 });
     controllers = startControllers({ apiUrl: api.url, log: () => undefined });
     await controllers.start();
   });
@@ -52,7 +52,7 @@ describe('garbagecollector', function () {
   const gone = (...objects: Resource[]) =>
     until(async () => (await Promise.all(objects.map(find))).every(found => found === undefined), {
       what: `${objects.map(({ name }) => name).join()} to be gone`,
-      deadline: 20_000,
+      deadline: 60_000,
     });
   /** Waits until the collector has nothing to do any more; what is there then stays. */
   const settled = async () => {
@@ -67,7 +67,7 @@ describe('garbagecollector', function () {
         const { queued, claimed } = await client.controllers.read('garbagecollector');
         return queued + claimed === 0;
       },
-      { what: 'the collector to rest' },
+      { what: 'the collector to rest', deadline: 60_000 },
     );
   };
   const remove = (object: Resource, propagationPolicy?: 'Background' | 'Foreground' | 'Orphan') =>
