@@ -76,56 +76,70 @@ export async function registerController(
     if (present && same(present, wanted) && wanted.revision <= present.revision)
       return { stored: present, woken: [], refused: false };
     await lockCursors(queries);
-    // What was committed before goes to the others now: for the newcomer it is among the objects enqueued below, once.
-    const relayed = await queries.query<{ woken: string[] }>({
-      text: `select r.woken from syncsets.cursors c, lateral syncsets.relay_work(c.type, 1000000) r
-        where $1 = '*' or c.type = $1`,
-      values: [wanted.type],
-    });
-    const others = relayed.flatMap(({ woken }) => woken);
-    await queries.query({
-      text: `insert into syncsets.controllers (name, type, interests, watches, claim_seconds, revision, reveal, long_running)
-        values ($1, $2, $3, $4, $5, $6, $7, $8)
-        on conflict (name) do update set type = excluded.type, interests = excluded.interests, watches = excluded.watches,
-          claim_seconds = excluded.claim_seconds, revision = excluded.revision, reveal = excluded.reveal,
-          long_running = excluded.long_running`,
-      values: [
-        wanted.name,
-        wanted.type,
-        wanted.interests,
-        wanted.watches,
-        wanted.claimSeconds,
-        wanted.revision,
-        wanted.reveal,
-        wanted.longRunning,
-      ],
-    });
-    await queries.query({ text: 'delete from syncsets.forgotten where controller = $1', values: [wanted.name] });
-    await queries.query({
-      text: 'delete from syncsets.maps where controller = $1 and not type = any ($2::text[])',
-      values: [wanted.name, wanted.watches],
-    });
-    await queries.query({
-      text: `insert into syncsets.maps (controller, type, version)
-        select $1, t.type, t.version from syncsets.types t where t.type = any ($2::text[])
-        on conflict (controller, type) do nothing`,
-      values: [wanted.name, wanted.watches],
-    });
+    const others = await relayEvents(queries, wanted.type);
+    await storeRegistration(queries, wanted);
+    await storeWatches(queries, wanted);
     const retyped = present !== undefined && present.type !== wanted.type;
-    if (retyped) {
-      await queries.query({
-        text: `delete from syncsets.work where controller = $1 and $2 <> '*' and type <> $2`,
-        values: [wanted.name, wanted.type],
-      });
-    }
+    if (retyped) await dropOtherTypes(queries, wanted);
     const grows = (now: string[], before: string[]) => now.some(one => !before.includes(one));
-    if (present && !retyped && !grows(wanted.watches, present.watches) && !grows(wanted.interests, present.interests))
-      return { stored: wanted, woken: others, refused: false };
-    return {
-      stored: wanted,
-      woken: [...others, ...(await enqueueAll(queries, wanted.name, wanted.type, 'registered'))],
-      refused: false,
-    };
+    const familiar =
+      present && !retyped && !grows(wanted.watches, present.watches) && !grows(wanted.interests, present.interests);
+    const own = familiar ? [] : await enqueueAll(queries, wanted.name, wanted.type, 'registered');
+    return { stored: wanted, woken: [...others, ...own], refused: false };
+  });
+}
+
+/**
+ * Makes the work of what was committed until now, of a type or of all (`*`), for those who are registered: for a newcomer it is
+ * among the objects that are enqueued for it, once. Returns whom to wake.
+ */
+async function relayEvents(queries: Queries, type: string): Promise<string[]> {
+  const relayed = await queries.query<{ woken: string[] }>({
+    text: `select r.woken from syncsets.cursors c, lateral syncsets.relay_work(c.type, 1000000) r
+      where $1 = '*' or c.type = $1`,
+    values: [type],
+  });
+  return relayed.flatMap(({ woken }) => woken);
+}
+
+/** Writes the registration; one that was forgotten before is there again, with its queue on the broker. */
+async function storeRegistration(queries: Queries, wanted: Registration): Promise<void> {
+  await queries.query({
+    text: `with remembered as (delete from syncsets.forgotten where controller = $1)
+      insert into syncsets.controllers (name, type, interests, watches, claim_seconds, revision, reveal, long_running)
+      values ($1, $2, $3, $4, $5, $6, $7, $8)
+      on conflict (name) do update set type = excluded.type, interests = excluded.interests, watches = excluded.watches,
+        claim_seconds = excluded.claim_seconds, revision = excluded.revision, reveal = excluded.reveal,
+        long_running = excluded.long_running`,
+    values: [
+      wanted.name,
+      wanted.type,
+      wanted.interests,
+      wanted.watches,
+      wanted.claimSeconds,
+      wanted.revision,
+      wanted.reveal,
+      wanted.longRunning,
+    ],
+  });
+}
+
+/** Ends the maps of types that are watched no longer, and begins those of new ones at the present version. */
+async function storeWatches(queries: Queries, { name, watches }: Registration): Promise<void> {
+  await queries.query({
+    text: `with ended as (delete from syncsets.maps where controller = $1 and not type = any ($2::text[]))
+      insert into syncsets.maps (controller, type, version)
+      select $1, t.type, t.version from syncsets.types t where t.type = any ($2::text[])
+      on conflict (controller, type) do nothing`,
+    values: [name, watches],
+  });
+}
+
+/** Drops the keys that are of another type than the controller's. */
+async function dropOtherTypes(queries: Queries, { name, type }: Registration): Promise<void> {
+  await queries.query({
+    text: `delete from syncsets.work where controller = $1 and $2 <> '*' and type <> $2`,
+    values: [name, type],
   });
 }
 
