@@ -1,5 +1,5 @@
 import { timingSafeEqual } from 'node:crypto';
-import type { ClaimReference, Place } from '../db/index.js';
+import type { ClaimReference, Key, Place } from '../db/index.js';
 import { ApiError } from './errors.js';
 import type { Secrets } from './secrets.js';
 
@@ -46,24 +46,13 @@ export interface Continuation {
 
 /** A continue token: signed, so that a made-up one is refused, and valid on every replica and after a restart. */
 export function continueToken(secrets: Secrets, query: string, { version, after, remaining }: Continuation): string {
-  const text = JSON.stringify([version ?? null, after.namespace, after.name, after.value ?? null, remaining ?? null]);
-  return `${Buffer.from(text).toString('base64url')}.${secrets.sign('continue', `${query}\n${text}`)}`;
+  return signed(secrets, query, [version ?? null, after.namespace, after.name, after.value ?? null, remaining ?? null]);
 }
 
 /** Reads a continue token of the same query. Throws InvalidQuery for a made-up one or one of another query. */
 export function readContinueToken(secrets: Secrets, query: string, token: string): Continuation {
-  const [encoded = '', signature = '', ...more] = token.split('.');
-  const text = Buffer.from(encoded, 'base64url').toString();
-  const expected = Buffer.from(secrets.sign('continue', `${query}\n${text}`));
-  const given = Buffer.from(signature);
-  if (more.length > 0 || given.length !== expected.length || !timingSafeEqual(given, expected)) {
-    throw new ApiError(
-      'InvalidQuery',
-      'continue: this is not a token of this list; send it back as it was answered, with the same type, namespace, selectors and orderBy, or begin again without it.',
-    );
-  }
   // What is signed was written above.
-  const [version, namespace, name, value, remaining] = JSON.parse(text) as [
+  const [version, namespace, name, value, remaining] = readSigned(secrets, query, token) as [
     number | null,
     string,
     string,
@@ -75,4 +64,35 @@ export function readContinueToken(secrets: Secrets, query: string, token: string
     after: { namespace, name, ...(value === null ? {} : { value }) },
     ...(remaining === null ? {} : { remaining }),
   };
+}
+
+/** Where a list of a controller's keys goes on: after this one. */
+export function workToken(secrets: Secrets, query: string, { type, namespace, name }: { type: string } & Key): string {
+  return signed(secrets, query, [type, namespace, name]);
+}
+
+/** Reads a token of `workToken`. Throws InvalidQuery for a made-up one or one of another query. */
+export function readWorkToken(secrets: Secrets, query: string, token: string): { type: string } & Key {
+  // What is signed was written above.
+  const [type, namespace, name] = readSigned(secrets, query, token) as [string, string, string];
+  return { type, namespace, name };
+}
+
+function signed(secrets: Secrets, query: string, content: unknown[]): string {
+  const text = JSON.stringify(content);
+  return `${Buffer.from(text).toString('base64url')}.${secrets.sign('continue', `${query}\n${text}`)}`;
+}
+
+function readSigned(secrets: Secrets, query: string, token: string): unknown {
+  const [encoded = '', signature = '', ...more] = token.split('.');
+  const text = Buffer.from(encoded, 'base64url').toString();
+  const expected = Buffer.from(secrets.sign('continue', `${query}\n${text}`));
+  const given = Buffer.from(signature);
+  if (more.length > 0 || given.length !== expected.length || !timingSafeEqual(given, expected)) {
+    throw new ApiError(
+      'InvalidQuery',
+      'continue: this is not a token of this list; send it back as it was answered, with the same type, namespace, selectors and orderBy, or begin again without it.',
+    );
+  }
+  return JSON.parse(text);
 }

@@ -34,7 +34,7 @@ import { send } from './answers.js';
 import { responseOf } from './resource-controller.js';
 import { streamRenewals } from './renewals.js';
 import { parseLabelSelector } from './selectors.js';
-import { continueToken, readClaimToken, readContinueToken } from './tokens.js';
+import { readClaimToken, readWorkToken, workToken } from './tokens.js';
 import type { TypeDefinition } from './type-definition.js';
 import type {
   ClaimInput,
@@ -57,16 +57,6 @@ import type {
   WorkQuery,
 } from './work.js';
 
-const noWork: Omit<WorkSummary, 'seenAt'> = {
-  queued: 0,
-  claimed: 0,
-  waiting: 0,
-  failing: 0,
-  oldestSeconds: 0,
-  workers: 0,
-  maps: [],
-};
-
 /**
  * Work of controllers over plain HTTP, for any language: register, claim keys, report what became of them. A key is with at
  * most one worker at a time; a claim lives as long as its worker's lease.
@@ -86,17 +76,21 @@ export class WorkController extends Controller {
   async listControllers(@Queries() _query: NoQuery): Promise<ControllerList> {
     const { database } = this.#platform;
     const [registrations, work] = await Promise.all([listControllers(database), summarizeWork(database)]);
-    return { items: registrations.map(one => view(one, work.get(one.name))) };
+    // One that is forgotten at this moment is among the registrations alone.
+    const items = registrations.flatMap(one => {
+      const summary = work.get(one.name);
+      return summary ? [view(one, summary)] : [];
+    });
+    return { items };
   }
 
   /** Shows one controller. */
   @Get('{name}')
   @Response<ErrorBody>(404, 'NotFound')
   async readController(@Path() name: string, @Queries() _query: NoQuery): Promise<ControllerView> {
-    const { database, claims } = this.#platform;
-    const registration = await claims.find(name);
+    const registration = await this.#platform.claims.find(name);
     if (!registration) throw notFound(`The controller ${name}`);
-    return view(registration, (await summarizeWork(database, { controller: name })).get(name));
+    return this.#view(registration);
   }
 
   /**
@@ -141,10 +135,10 @@ export class WorkController extends Controller {
       throw new ApiError(
         'Conflict',
         `The controller ${name} is registered differently with revision ${stored.revision}; raise the revision above it to change it, or start the newer release.`,
-        [{ path: 'revision', message: JSON.stringify(view(stored, undefined)) }],
+        [{ path: 'revision', message: JSON.stringify(registered(stored)) }],
       );
     }
-    return view(stored, (await summarizeWork(database, { controller: name })).get(name));
+    return this.#view(stored);
   }
 
   /** Forgets a controller with all its keys. */
@@ -300,19 +294,24 @@ export class WorkController extends Controller {
     await this.#registration(name);
     const limit = query.limit ?? 100;
     const signed = `work ${name} ${query.state ?? ''}`;
-    const from = query.continue === undefined ? undefined : readContinueToken(secrets, signed, query.continue).after;
-    // The key of a page's end has a type too: it travels as part of the namespace, where no blank can be.
-    const [type = '', namespace = ''] = from?.namespace.split(' ') ?? [];
+    const after = query.continue === undefined ? undefined : readWorkToken(secrets, signed, query.continue);
     const items = await listWork(database, name, {
       limit: limit + 1,
       ...(query.state ? { state: query.state } : {}),
-      ...(from ? { after: { type, namespace, name: from.name } } : {}),
+      ...(after ? { after } : {}),
     });
     const page = items.slice(0, limit);
     const last = page.at(-1);
     if (items.length <= limit || !last) return { items: page };
-    const after = { namespace: `${last.type} ${last.namespace}`, name: last.name };
-    return { items: page, continue: continueToken(secrets, signed, { version: 0, after }) };
+    return { items: page, continue: workToken(secrets, signed, last) };
+  }
+
+  /** Throws NotFound when the controller is forgotten at this moment. */
+  async #view(registration: Registration): Promise<ControllerView> {
+    const { name } = registration;
+    const work = (await summarizeWork(this.#platform.database, { controller: name })).get(name);
+    if (!work) throw notFound(`The controller ${name}`);
+    return view(registration, work);
   }
 
   async #registration(name: string): Promise<Registration> {
@@ -386,9 +385,13 @@ export class WorkController extends Controller {
   }
 }
 
-function view(registration: Registration, work: WorkSummary | undefined): ControllerView {
+/** A registration as it is sent and shown. */
+function registered(registration: Registration): ControllerInput & { name: string } {
   const { name, type, interests, watches, claimSeconds, revision, reveal, longRunning } = registration;
   const on = (['spec', 'metadata', 'status', 'deletion', 'owners'] as const).filter(part => interests.includes(part));
-  const { seenAt, ...counts } = work ?? { ...noWork, seenAt: new Date().toISOString() };
-  return { name, type, on, watches, claimSeconds, revision, reveal, longRunning, ...counts, lastSeenAt: seenAt };
+  return { name, type, on, watches, claimSeconds, revision, reveal, longRunning };
+}
+
+function view(registration: Registration, { seenAt, ...counts }: WorkSummary): ControllerView {
+  return { ...registered(registration), ...counts, lastSeenAt: seenAt };
 }
