@@ -1,4 +1,4 @@
-import type { ClaimRequest } from './claims.js';
+import type { ClaimRequest, Taken } from './claims.js';
 
 interface Waiter {
   request: ClaimRequest;
@@ -13,7 +13,7 @@ interface Waiter {
  * each.
  */
 export class Line {
-  readonly #take: (request: ClaimRequest) => Promise<string[]>;
+  readonly #take: (request: ClaimRequest) => Promise<Taken>;
   readonly #stopListening: () => void;
   readonly #lost: (worker: string) => Promise<void>;
   readonly #onEmpty: () => void;
@@ -26,7 +26,7 @@ export class Line {
   readonly #poll: NodeJS.Timeout;
 
   constructor(
-    take: (request: ClaimRequest) => Promise<string[]>,
+    take: (request: ClaimRequest) => Promise<Taken>,
     listen: (listener: () => void) => () => void,
     lost: (worker: string) => Promise<void>,
     onEmpty: () => void,
@@ -91,10 +91,10 @@ export class Line {
       for (const waiter of [...this.#waiters]) {
         if (waiter.done) continue;
         try {
-          const claims = await this.#take(waiter.request);
+          const { claims, more } = await this.#take(waiter.request);
           if (claims.length > 0 && !waiter.settle(claims)) await this.#lost(waiter.request.worker);
-          // Nothing is left for the others, unless this one asked for certain keys.
-          if (claims.length < waiter.request.max && !waiter.request.keys) break;
+          // Nothing is left for the others, unless this one asked for certain keys or its objects were too many for an answer.
+          if (claims.length < waiter.request.max && !waiter.request.keys && !more) break;
         } catch (error) {
           waiter.fail(error);
         }

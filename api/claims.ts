@@ -11,6 +11,7 @@ import {
   releaseWorker,
   renewWorker,
   shrinkLease,
+  type Claimed,
   type ClaimedKey,
   type Database,
   type Key,
@@ -18,6 +19,7 @@ import {
 } from '../db/index.js';
 import { Line } from './claim-line.js';
 import { notFound } from './errors.js';
+import type { QueueMetrics } from './queue-metrics.js';
 import { sortReports, type Report, type SortedReports } from './reports.js';
 import { claimToken } from './tokens.js';
 
@@ -25,6 +27,8 @@ import { claimToken } from './tokens.js';
 const brokenLease = 1.5;
 /** Events of a watched type that one map claim hands out. */
 const mapBatch = 200;
+/** Bytes of the objects in one answer, with the states before and after events; as in the answer of a batch. */
+const largestAnswer = 32 * 2 ** 20;
 
 /** What a worker asks for. */
 export interface ClaimRequest {
@@ -35,6 +39,12 @@ export interface ClaimRequest {
   messages?: ({ type: string } & Key)[];
   /** Of earlier claims of the controller, taken first. */
   reports?: Report[];
+}
+
+/** Claims as JSON texts; `more`: keys were left only because their objects did not fit into one answer. */
+export interface Taken {
+  claims: string[];
+  more: boolean;
 }
 
 /** What a worker gets: claims as JSON texts, and for each of its reports whether the claim was still held. */
@@ -50,13 +60,15 @@ export interface ClaimAnswer {
 export class Claims {
   readonly #database: Database;
   readonly #bus: Bus;
+  readonly #metrics: QueueMetrics;
   readonly #lines = new Map<string, Line>();
   readonly #streams = new Map<string, Set<Response>>();
   readonly #registrations = new Map<string, { at: number; registration: Registration }>();
 
-  constructor(options: { database: Database; bus: Bus }) {
+  constructor(options: { database: Database; bus: Bus; metrics: QueueMetrics }) {
     this.#database = options.database;
     this.#bus = options.bus;
+    this.#metrics = options.metrics;
   }
 
   /** A controller's registration, at most a second old. */
@@ -196,12 +208,12 @@ export class Claims {
   /** Both in one call of the database where the reports are results of keys and nothing else. */
   async #finishAndTake(registration: Registration, reports: Report[], request: ClaimRequest): Promise<ClaimAnswer> {
     const { name: controller, claimSeconds } = registration;
-    if (reports.length === 0) return { claims: await this.#take(registration, request), held: [] };
+    if (reports.length === 0) return { claims: (await this.#take(registration, request)).claims, held: [] };
     const sorted = sortReports(controller, reports);
     const { keys, maps, count } = sorted;
     if (request.keys || maps.length > 0 || keys.length === 0 || keys.some(({ result }) => result.enqueue.length > 0)) {
       const held = await this.#finish(controller, sorted);
-      return { claims: await this.#take(registration, request), held };
+      return { claims: (await this.#take(registration, request)).claims, held };
     }
     const { worker, max, messages } = request;
     const { results, claimed } = await finishAndClaimKeys(
@@ -212,10 +224,10 @@ export class Claims {
     const held: boolean[] = new Array<boolean>(count).fill(false);
     for (const [i, { at }] of keys.entries()) held[at] = results[i]?.held === true;
     if (results.some(({ queued }) => queued)) this.#bus.queued(controller);
-    return { claims: await this.#claimsOf(registration, worker, claimed), held };
+    return { claims: (await this.#taken(registration, worker, claimed)).claims, held };
   }
 
-  async #take(registration: Registration, { worker, max, keys, messages }: ClaimRequest): Promise<string[]> {
+  async #take(registration: Registration, { worker, max, keys, messages }: ClaimRequest): Promise<Taken> {
     const claimed = await claimKeys(this.#database, {
       controller: registration.name,
       worker,
@@ -224,17 +236,29 @@ export class Claims {
       ...(keys ? { keys } : {}),
       ...(messages ? { messages } : {}),
     });
-    return this.#claimsOf(registration, worker, claimed);
+    return this.#taken(registration, worker, claimed);
   }
 
-  /** Claimed keys as JSON texts, with a stretch of a watched type's events when there is one to map. */
-  async #claimsOf(registration: Registration, worker: string, claimed: ClaimedKey[]): Promise<string[]> {
-    const { name: controller, claimSeconds } = registration;
-    const traces = await Promise.all(claimed.map(key => this.#bus.traceOf(key, controller)));
-    const claims = claimed.map(({ type, namespace, name, uid, attempts, reason, nonce, object }, at) => {
-      const token = claimToken({ controller, type, namespace, name, nonce });
-      const head = JSON.stringify({
-        token,
+  /** What was claimed as JSON texts, with a stretch of a watched type's events when there is one to map. */
+  async #taken(registration: Registration, worker: string, { keys, more }: Claimed): Promise<Taken> {
+    const claims = await this.#keysOf(registration, keys);
+    if (registration.watches.length > 0) {
+      const weight = keys.reduce((sum, { object }) => sum + Buffer.byteLength(object ?? ''), 0);
+      const map = await this.#mapOf(registration, worker, largestAnswer - weight);
+      if (map !== undefined) claims.push(map);
+    }
+    this.#metrics.claimed(registration.name, keys);
+    if (keys.length > 0) this.#bus.claimed(registration.name);
+    // Whoever looked meanwhile found those keys locked.
+    if (more) this.#bus.queued(registration.name);
+    return { claims, more };
+  }
+
+  async #keysOf({ name: controller, claimSeconds }: Registration, keys: ClaimedKey[]): Promise<string[]> {
+    const traces = await Promise.all(keys.map(key => this.#bus.traceOf(key, controller)));
+    return keys.map(({ type, namespace, name, uid, attempts, reason, nonce, object }, at) => {
+      const head = {
+        token: claimToken({ controller, type, namespace, name, nonce }),
         kind: 'key',
         type,
         ...(namespace === '' ? {} : { namespace }),
@@ -244,26 +268,39 @@ export class Claims {
         reason,
         ...(traces[at] === undefined ? {} : { traceparent: traces[at] }),
         expiresInSeconds: claimSeconds,
-      });
-      return `${head.slice(0, -1)},"object":${object ?? 'null'}}`;
+      };
+      return withJson(head, 'object', object ?? 'null');
     });
-    if (registration.watches.length > 0) {
-      const map = await claimMap(this.#database, controller, worker, mapBatch);
-      if (map) {
-        const token = claimToken({ controller, map: map.type, nonce: map.nonce });
-        const events = map.events.map(
-          ({ op, before, object }) => `{"op":"${op}","before":${before ?? 'null'},"object":${object ?? 'null'}}`,
-        );
-        const head = JSON.stringify({ token, kind: 'map', type: map.type, expiresInSeconds: claimSeconds });
-        claims.push(`${head.slice(0, -1)},"events":[${events.join(',')}]}`);
-      }
-    }
-    if (claimed.length > 0) this.#bus.claimed(controller);
-    return claims;
+  }
+
+  async #mapOf(
+    { name: controller, claimSeconds }: Registration,
+    worker: string,
+    bytes: number,
+  ): Promise<string | undefined> {
+    const map = await claimMap(this.#database, controller, worker, { events: mapBatch, bytes });
+    if (!map) return undefined;
+    const { type, nonce, priority } = map;
+    const token = claimToken({ controller, map: type, nonce });
+    const events = map.events.map(
+      ({ op, before, object }) => `{"op":"${op}","before":${before ?? 'null'},"object":${object ?? 'null'}}`,
+    );
+    const head = { token, kind: 'map', type, priority, expiresInSeconds: claimSeconds };
+    return withJson(head, 'events', `[${events.join(',')}]`);
   }
 
   async #deliver(controller: string, worker: string, claims: string[], signal: AbortSignal): Promise<string[]> {
     if (claims.length > 0 && signal.aborted) await this.#cutShort(controller, worker);
     return claims;
   }
+}
+
+/**
+ * An object as JSON text with one more field, whose value is JSON text already: states come as text from the database and go out
+ * as such. To parse and write them again would cost more than all the rest of a claim.
+ *
+ * @param head has at least one field
+ */
+function withJson(head: Record<string, unknown>, field: string, json: string): string {
+  return `${JSON.stringify(head).slice(0, -1)},"${field}":${json}}`;
 }

@@ -1,4 +1,4 @@
-import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client';
+import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics, type Metric } from 'prom-client';
 import type { BrokerState, Bus } from '../bus/index.js';
 import { measureEventLog, summarizeWork, type Database } from '../db/index.js';
 
@@ -22,10 +22,12 @@ export class Metrics {
     registers: [this.#registry],
   });
 
-  constructor(options: { database: Database; bus: Bus; types: string[]; watchers: () => number }) {
+  /** @param options.others metrics that are counted elsewhere, to be shown with these */
+  constructor(options: { database: Database; bus: Bus; types: string[]; watchers: () => number; others: Metric[] }) {
     const { database, bus, types, watchers } = options;
     const registers = [this.#registry];
     collectDefaultMetrics({ register: this.#registry });
+    for (const one of options.others) this.#registry.registerMetric(one);
     new Gauge({
       name: 'apiserver_watchers',
       help: 'Open watch connections',

@@ -12,6 +12,7 @@ import { Idempotency } from './idempotency.js';
 import { refuseMalformed } from './malformed.js';
 import { messageClasses } from './messages.js';
 import { Metrics } from './metrics.js';
+import { QueueMetrics } from './queue-metrics.js';
 import { Objects } from './objects.js';
 import type { Platform } from './platform.js';
 import { Secrets } from './secrets.js';
@@ -72,6 +73,7 @@ export class ApiServer {
     const watches = new Watches({ database, tail: type => bus.tail(type) });
     const byName = new Map(all.map(type => [type.type, type]));
     const objects = new Objects({ database, store, secrets });
+    const queue = new QueueMetrics();
     const platform: Platform = {
       types: byName,
       ruled,
@@ -82,7 +84,7 @@ export class ApiServer {
       secrets,
       idempotency: new Idempotency({ database, secrets }),
       watches,
-      claims: new Claims({ database, bus }),
+      claims: new Claims({ database, bus, metrics: queue }),
       bus,
       log,
     };
@@ -91,6 +93,7 @@ export class ApiServer {
       bus,
       types: types.map(type => type.type),
       watchers: () => watches.connections,
+      others: queue.all,
     });
     const { headers, body, stalled } = this.#options.timeouts ?? patience;
     const accepting = () => this.#accepting;

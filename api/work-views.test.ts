@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import { TestController } from '../test/controller.js';
 import { startApi, type TestApi } from '../test/platform.js';
 import { until } from '../test/until.js';
 
@@ -28,6 +29,32 @@ describe('what is shown of work', () => {
     expect(Date.parse(body.maps[0].notBefore)).to.be.greaterThan(Date.now() - 5_000);
     const metrics = (await api.call('GET', '/metrics')).body as string;
     expect(metrics).to.include('workqueue_map_failing{name="mapper",type="secrets"} 1');
+  });
+
+  it('shows how long keys waited for a worker, as a metric', async () => {
+    const waited = new TestController(api, 'waited');
+    await waited.register();
+    const sum = async () => {
+      const metrics = (await api.call('GET', '/metrics')).body as string;
+      const of = (name: string) =>
+        Number(
+          new RegExp(`^workqueue_queue_duration_seconds_${name}{name="waited"} (.*)$`, 'm').exec(metrics)?.[1] ?? 0,
+        );
+      return { count: of('count'), seconds: of('sum') };
+    };
+    expect(await sum()).to.deep.equal({ count: 0, seconds: 0 });
+    await waited.enqueue({ keys: [{ name: 'a' }, { name: 'b' }] });
+    await api.database.query({
+      text: `update syncsets.work set queued_at = queued_at - interval '100 s' where controller = 'waited'`,
+    });
+    const [first] = await waited.claim({ max: 1 });
+    expect((await sum()).count).to.equal(1);
+    expect((await sum()).seconds).to.be.within(100, 160);
+    // With results, too.
+    const results = [{ token: first!.token, result: 'done' }];
+    expect(await waited.claim({ results })).to.have.length(1);
+    expect((await sum()).count).to.equal(2);
+    await waited.remove();
   });
 
   it('counts keys from indexes alone and up to a bound', async () => {

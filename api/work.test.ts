@@ -6,6 +6,8 @@ interface Claim {
   token: string;
   kind: string;
   name: string;
+  uid: string | null;
+  priority?: number;
   namespace: string;
   object: { name: string; labels?: Record<string, string> } | null;
   attempts: number;
@@ -309,6 +311,52 @@ describe('work over HTTP', () => {
       { what: 'all three keys' },
     );
     expect([...woken].sort()).to.deep.equal(['a', 'b', 'c']);
+  });
+
+  it('gives the keys that a watched object leads to the priority of whoever changed it', async () => {
+    await register({ watches: ['syncsets'] });
+    const mapped = async (who: string) => {
+      const [map] = await soon();
+      expect(map?.kind, who).to.equal('map');
+      await finish([{ token: map?.token, result: 'done', enqueue: [{ namespace: 'work', name: who }] }]);
+      const { items } = (await api.call('GET', `${base}/work`)).body as { items: { name: string; priority: number }[] };
+      return [map?.priority, items.find(({ name }) => name === who)?.priority];
+    };
+    const set = { name: controller, namespace: 'work', clusterRefs: ['a'], allowMissing: true };
+    await api.call('POST', '/v1/syncsets', set);
+    expect(await mapped('client')).to.deep.equal([10, 10]);
+    await claim();
+    // Another controller, which writes with its claim.
+    await api.call('PUT', `${base}-writer`, { type: 'clusters' });
+    await api.call('POST', `${base}-writer/enqueue`, { keys: [{ name: 'any' }] });
+    const { body } = await api.call('POST', `${base}-writer/claims`, { worker: 'w', max: 1_000 });
+    await api.call('PATCH', `/v1/syncsets/work/${controller}`, { clusterRefs: ['b'] }, { Claim: body.claims[0].token });
+    expect(await mapped('controller')).to.deep.equal([0, 0]);
+    await api.call('DELETE', `${base}-writer`);
+  });
+
+  it('tells the uid of the object of a key that was enqueued by name, to a worker and to the queue', async () => {
+    await register();
+    const { name } = await create();
+    const { body: object } = await api.call('GET', `/v1/clusters/work/${name}`);
+    await finish((await soon()).map(({ token }) => ({ token, result: 'done' })));
+    const keys = [name, 'missing'].map(one => ({ namespace: 'work', name: one }));
+    expect((await api.call('POST', `${base}/enqueue`, { keys })).body).to.deep.equal({ count: 2 });
+    const rows = await api.database.query<{ name: string }>({
+      text: 'select name, uid, version from syncsets.work where controller = $1',
+      values: [controller],
+    });
+    expect(rows.find(row => row.name === name)).to.deep.include({
+      uid: object.uid,
+      version: Number(object.resourceVersion),
+    });
+    // One that was queued when there was no object yet, and one that has none.
+    await api.database.query({
+      text: 'update syncsets.work set uid = null where controller = $1',
+      values: [controller],
+    });
+    const uids = Object.fromEntries((await claim()).map(one => [one.name, one.uid]));
+    expect(uids).to.deep.equal({ [name]: object.uid, missing: null });
   });
 
   it('tells a worker of a map whose answer was lost, so that it can give it back', async () => {

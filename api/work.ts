@@ -111,7 +111,8 @@ export interface ClaimInput {
    */
   worker: string;
   /**
-   * At most this many keys.
+   * At most this many keys. Fewer come where their objects are large: those of one answer have 32 MiB together, or are one. The others
+   * stay queued and come with the next claim.
    * @isInt
    * @minimum 1 must be at least 1
    * @maximum 1000 must be at most 1000
@@ -152,6 +153,7 @@ export interface Claim {
   type: string;
   namespace?: string;
   name?: string;
+  /** Of the object; when it is gone, as the change said that queued the key, or null. */
   uid?: string | null;
   /** The object, or null when it is gone. */
   object?: JsonObject | null;
@@ -166,6 +168,12 @@ export interface Claim {
   traceparent?: string;
   /** For `map`: each event with the states before and after it, null where there is none. */
   events?: MapEvent[];
+  /**
+   * For `map`: at which priority the keys are queued that its result enqueues, 10 when a client made one of the changes, else 0. Send
+   * it along where more keys are enqueued for these events than one result takes.
+   * @isInt
+   */
+  priority?: number;
   /** The worker's lease from now, unless it is renewed. */
   expiresInSeconds: number;
 }
@@ -291,6 +299,8 @@ export interface EnqueueInput {
    */
   priority?: number;
   /**
+   * Run them in so many seconds at the latest: a key that waits for a later time is due then, one that is queued already runs before,
+   * and one that a worker holds is queued again at that time, or when its result says if that is sooner.
    * @minimum 0 must not be negative
    * @maximum 31536000 must be at most a year
    */
@@ -331,7 +341,7 @@ export interface WorkItem {
   worker: string | null;
   lastError: string | null;
   queuedAt: string;
-  /** When it is due. */
+  /** When it is due; of a claimed key, when it is to run again, if it was enqueued for later meanwhile. */
   notBefore: string | null;
   /** A terminal error: it waits for its object to change. */
   parked: boolean;

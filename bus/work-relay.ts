@@ -1,6 +1,7 @@
 import {
   advanceWork,
   namedAsOwners,
+  priorityOf,
   relayPosition,
   relayWork,
   type Database,
@@ -16,8 +17,6 @@ import type { Wakeups } from './wakeups.js';
 const batch = 500;
 /** So long, in ms, or for so many events the cursor stays behind when no controller is interested in what it would pass. */
 const idle = { milliseconds: 500, events: 2_000 };
-/** A change that a client made goes before one that a controller made. */
-const priorityOf = (event: LogEvent) => (event.actor === 'client' ? 10 : 0);
 
 export interface WorkRelayOptions {
   database: Database;

@@ -49,6 +49,8 @@ export interface MapClaim {
   kind: 'map';
   token: string;
   type: string;
+  /** For keys that are queued beside the result: 10 when a client made one of the changes, else 0. */
+  priority: number;
   /** Whole states before and after each event. */
   events: { op: 'ADDED' | 'MODIFIED' | 'DELETED'; before: Resource | null; object: Resource | null }[];
   expiresInSeconds: number;
@@ -59,7 +61,7 @@ export type Claim = KeyClaim | MapClaim;
 export interface ClaimRequest {
   /** Names the process; all its claims share one lease. */
   worker: string;
-  /** 1 to 1,000. */
+  /** 1 to 1,000. Fewer come where their objects have more than 32 MiB together. */
   max: number;
   /** Waits for work this long, at most 30. Default 0. */
   waitSeconds?: number;
@@ -128,6 +130,7 @@ export type EnqueueRequest = (
 ) & {
   /** A higher one goes first; a user's change has 10, a resync -10. Default 0. */
   priority?: number;
+  /** In so many seconds at the latest; of a key that is claimed, once more. */
   afterSeconds?: number;
 };
 

@@ -51,7 +51,7 @@ describe('claims', function () {
     const keys = Array.from({ length: 20 }, (_, i) => ({ type: 'things', namespace: 'default', name: `k${i}` }));
     await enqueueKeys(database, 'ctl', keys, { priority: 0, reason: 'test' });
     const claim = { controller: 'ctl', worker: 'first', max: 10, seconds: 60 };
-    const claimed = await claimKeys(database, claim);
+    const { keys: claimed } = await claimKeys(database, claim);
     process.kill(pid, 'SIGKILL');
     expect(claimed).to.have.length(10);
     await until(
@@ -63,7 +63,7 @@ describe('claims', function () {
       { what: 'the database to be gone' },
     );
 
-    const others = await claimKeys(await start(), { ...claim, worker: 'second', max: 100 });
+    const { keys: others } = await claimKeys(await start(), { ...claim, worker: 'second', max: 100 });
     const names = new Set(claimed.map(({ name }) => name));
     expect(others.filter(({ name }) => names.has(name))).to.deep.equal([]);
     expect(others).to.have.length(10);

@@ -19,6 +19,11 @@ export interface LogEvent extends Key {
   at: number;
 }
 
+/** At which priority the keys are queued that an event leads to: a user's change goes before what controllers write. */
+export function priorityOf({ actor }: Pick<LogEvent, 'actor'>): number {
+  return actor === 'client' ? 10 : 0;
+}
+
 /** Whether something that came from another process is an event. */
 export function isLogEvent(value: object): value is LogEvent {
   const event: Partial<Record<keyof LogEvent, unknown>> = value;

@@ -25,7 +25,15 @@ export { FieldIndexes, type IndexedField, type TypeIndexes } from './field-index
 export { readPage, VersionGone, type ListRequest, type Order, type Page, type Place } from './lists.js';
 export { Snapshot } from './snapshot.js';
 export type { FieldCondition, LabelCondition, Selector } from './selectors.js';
-export { isLogEvent, logRange, readEvents, type LogEvent, type LogRange, type ReadLimits } from './events.js';
+export {
+  isLogEvent,
+  logRange,
+  priorityOf,
+  readEvents,
+  type LogEvent,
+  type LogRange,
+  type ReadLimits,
+} from './events.js';
 export {
   advancePublished,
   advanceWork,
@@ -66,6 +74,7 @@ export {
   renewWorker,
   shrinkLease,
   wakeDueWork,
+  type Claimed,
   type ClaimedKey,
   type ClaimedMap,
   type EnqueueTarget,

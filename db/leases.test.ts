@@ -36,7 +36,7 @@ describe('a lease', () => {
     await own.drop();
   });
 
-  const take = () => claimKeys(database, { controller, worker: 'w', max: 10, seconds: 600 });
+  const take = async () => (await claimKeys(database, { controller, worker: 'w', max: 10, seconds: 600 })).keys;
   /** Until another transaction waits for a lock of ours. */
   const somebodyWaits = () =>
     until(

@@ -1,17 +1,18 @@
 import { enqueueAll, findController } from './controllers.js';
 import type { Database } from './database.js';
+import { priorityOf } from './events.js';
 import { insistOn } from './races.js';
 import { enqueueKeys, type ClaimedMap, type EnqueueTarget } from './work.js';
 
 /**
  * Claims a stretch of the events that a controller has yet to map, of one of its watched types, for a worker that has a
- * lease. At most `limit` events. A cursor older than the log cannot be mapped: all keys are enqueued instead.
+ * lease: as many events as the limits allow, one whatever it weighs. A cursor older than the log cannot be mapped: all keys are enqueued instead.
  */
 export async function claimMap(
   database: Database,
   controller: string,
   worker: string,
-  limit: number,
+  limits: { events: number; bytes: number },
 ): Promise<ClaimedMap | undefined> {
   return insistOn(database, async queries => {
     const [map] = await queries.query<{
@@ -30,12 +31,21 @@ export async function claimMap(
       values: [controller],
     });
     if (!map) return undefined;
-    const events = await queries.query<ClaimedMap['events'][number] & { version: number; previous: number }>({
-      text: `select e.version, e.previous, e.op, case when e.op <> 'DELETED' then e.object::text end as object,
-          case when e.op <> 'ADDED' then ((e.object || coalesce(e.before, '{}'))
-            - array(select b.key from jsonb_each(e.before) b where b.value = 'null'::jsonb))::text end as before
-        from syncsets.events e where e.type = $1 and e.version > $2 order by e.version limit $3`,
-      values: [map.type, map.version, limit],
+    const events = await queries.query<
+      ClaimedMap['events'][number] & { version: number; previous: number; actor: string }
+    >({
+      // The inner limit keeps the states from being made twice, as where events are read.
+      text: `select s.version, s.previous, s.op, s.object, s.before, s.actor from (
+          select b.*, row_number() over w as place,
+            sum(coalesce(octet_length(b.object), 0) + coalesce(octet_length(b.before), 0)) over w as weight
+          from (
+            select e.version, e.previous, e.op, e.actor, case when e.op <> 'DELETED' then e.object::text end as object,
+              case when e.op <> 'ADDED' then ((e.object || coalesce(e.before, '{}'))
+                - array(select b.key from jsonb_each(e.before) b where b.value = 'null'::jsonb))::text end as before
+            from syncsets.events e where e.type = $1 and e.version > $2 order by e.version limit $3
+          ) b window w as (order by b.version rows unbounded preceding)
+        ) s where s.place = 1 or s.weight <= $4 order by s.version`,
+      values: [map.type, map.version, limits.events, limits.bytes],
     });
     const [first] = events;
     // A partition may have been dropped since the look at the log's start.
@@ -48,14 +58,16 @@ export async function claimMap(
       });
       return undefined;
     }
+    const priority = Math.max(...events.map(priorityOf));
     await queries.query({
-      text: `update syncsets.maps set nonce = $3, worker = $4, upto = $5, claimed_at = clock_timestamp()
+      text: `update syncsets.maps set nonce = $3, worker = $4, upto = $5, priority = $6, claimed_at = clock_timestamp()
         where controller = $1 and type = $2`,
-      values: [controller, map.type, map.nonce, worker, events.at(-1)?.version ?? map.head],
+      values: [controller, map.type, map.nonce, worker, events.at(-1)?.version ?? map.head, priority],
     });
     return {
       type: map.type,
       nonce: map.nonce,
+      priority,
       events: events.map(({ op, before, object }) => ({ op, before, object })),
     };
   });
@@ -74,12 +86,12 @@ export async function finishMap(
   result: MapOutcome,
 ): Promise<{ held: boolean; woken: boolean }> {
   return insistOn(database, async queries => {
-    const held = await queries.query({
-      text: `select from syncsets.maps m join syncsets.workers k on k.controller = m.controller and k.worker = m.worker
+    const [held] = await queries.query<{ priority: number }>({
+      text: `select m.priority from syncsets.maps m join syncsets.workers k on k.controller = m.controller and k.worker = m.worker
         where m.controller = $1 and m.type = $2 and m.nonce = $3 and k.expires_at > clock_timestamp() for update of m`,
       values: [map.controller, map.type, map.nonce],
     });
-    if (held.length === 0) return { held: false, woken: false };
+    if (!held) return { held: false, woken: false };
     if (result === 'released') {
       await queries.query({
         text: 'update syncsets.maps set nonce = null, worker = null where controller = $1 and type = $2',
@@ -96,7 +108,10 @@ export async function finishMap(
       });
       return { held: true, woken: false };
     }
-    const { woken } = await enqueueKeys(queries, map.controller, result.targets, { priority: 0, reason: map.type });
+    const { woken } = await enqueueKeys(queries, map.controller, result.targets, {
+      priority: held.priority,
+      reason: map.type,
+    });
     const [moved] = await queries.query<{ more: boolean }>({
       text: `update syncsets.maps m set version = m.upto, upto = null, nonce = null, worker = null, attempts = 0,
           last_error = null, not_before = '-infinity'

@@ -209,12 +209,13 @@ describe('plans that were made on an empty database', function () {
     'a claim of named keys and their results': async (queries, from) => {
       await enqueueKeys(queries, 'ctl', keys('key', from), { priority: 1, reason: 'test' });
       const claim = { controller: 'ctl', worker: 'w', max: few, seconds: 600, keys: keys('key', from) };
-      await finish(queries, await claimKeys(queries, claim));
+      await finish(queries, (await claimKeys(queries, claim)).keys);
     },
     'a claim of the most urgent keys, and the end of its worker': async (queries, from) => {
       await enqueueKeys(queries, 'ctl', keys('next', from), { priority: 9, reason: 'test' });
       await takeUnsent(queries, 'ctl', few);
-      expect(await claimKeys(queries, { controller: 'ctl', worker: 'w', max: few, seconds: 600 })).to.have.length(few);
+      const urgent = await claimKeys(queries, { controller: 'ctl', worker: 'w', max: few, seconds: 600 });
+      expect(urgent.keys).to.have.length(few);
       expect((await heldClaims(queries, 'ctl', 'w')).held).to.have.length(few);
       await queries.query({ text: `select syncsets.release_worker('ctl', 'w', 'test')` });
     },

@@ -7,6 +7,7 @@ import type { ClaimReference } from './write.js';
 /** A claimed key with the object as it is now; `object` is JSON text, null when the object is gone. */
 export interface ClaimedKey extends Key {
   type: string;
+  /** Of the object; of one that is gone, as the last change of it said, if one made the key. */
   uid: string | null;
   attempts: number;
   reason: string;
@@ -16,10 +17,22 @@ export interface ClaimedKey extends Key {
   age: number;
 }
 
+/** What a claim brought. */
+export interface Claimed {
+  keys: ClaimedKey[];
+  /** Keys were left in the queue because the objects of one answer have 32 MiB at most. */
+  more: boolean;
+}
+
+/** A row of the function `claim`; the one that says that there is more has no name. */
+type ClaimedRow = ClaimedKey | { name: null };
+
 /** A claimed stretch of another type's events, to be mapped to keys. `before` and `object` are whole states as JSON text. */
 export interface ClaimedMap {
   type: string;
   nonce: string;
+  /** At which its keys are queued: 10 when a client has written one of the events, else 0. */
+  priority: number;
   events: { op: 'ADDED' | 'MODIFIED' | 'DELETED'; before: string | null; object: string | null }[];
 }
 
@@ -55,6 +68,7 @@ export interface WorkRow extends Key {
 /**
  * Claims up to `max` keys, or of `keys` those that are queued. `messages` are keys whose messages the worker took off its queue:
  * it gets the most urgent ones instead, and those of them that stay queued are sent again. Extends the worker's lease by `seconds`.
+ * The objects have 32 MiB together at most, one of them whatever it weighs.
  */
 export async function claimKeys(
   database: Queries,
@@ -66,19 +80,27 @@ export async function claimKeys(
     keys?: ({ type: string } & Key)[];
     messages?: ({ type: string } & Key)[];
   },
-): Promise<ClaimedKey[]> {
+): Promise<Claimed> {
   if (claim.messages) {
-    return database.query<ClaimedKey>({
+    const rows = await database.query<ClaimedRow>({
       name: 'claim-instead',
       text: 'select type, namespace, name, uid, attempts, reason, nonce, object, age from syncsets.claim_instead($1, $2, $3, $4, $5)',
       values: [claim.controller, claim.worker, claim.max, claim.seconds, JSON.stringify(claim.messages)],
     });
+    return claimedOf(rows);
   }
-  return database.query<ClaimedKey>({
+  const rows = await database.query<ClaimedRow>({
     name: 'claim',
     text: 'select type, namespace, name, uid, attempts, reason, nonce, object, age from syncsets.claim($1, $2, $3, $4, $5)',
     values: [claim.controller, claim.worker, claim.max, claim.seconds, claim.keys ? JSON.stringify(claim.keys) : null],
   });
+  return claimedOf(rows);
+}
+
+function claimedOf(rows: ClaimedRow[]): Claimed {
+  const keys: ClaimedKey[] = [];
+  for (const row of rows) if (row.name !== null) keys.push(row);
+  return { keys, more: keys.length < rows.length };
 }
 
 /**
@@ -89,8 +111,8 @@ export async function finishAndClaimKeys(
   database: Queries,
   results: Omit<KeyResult, 'enqueue'>[],
   claim: { controller: string; worker: string; max: number; seconds: number; messages?: ({ type: string } & Key)[] },
-): Promise<{ results: { held: boolean; queued: boolean }[]; claimed: ClaimedKey[] }> {
-  const rows = await database.query<FinishedRow | (ClaimedKey & { i: null })>({
+): Promise<{ results: { held: boolean; queued: boolean }[]; claimed: Claimed }> {
+  const rows = await database.query<FinishedRow | (ClaimedRow & { i: null })>({
     name: 'done-and-claim',
     text: `select i, state, queued, type, namespace, name, uid, attempts, reason, nonce, object, age
       from syncsets.done_and_claim($1, $2, $3, $4, $5, $6)`,
@@ -104,12 +126,12 @@ export async function finishAndClaimKeys(
     ],
   });
   const finished: FinishedRow[] = [];
-  const claimed: ClaimedKey[] = [];
+  const claimed: ClaimedRow[] = [];
   for (const row of rows) {
     if (row.i === null) claimed.push(row);
     else finished.push(row);
   }
-  return { results: inOrder(finished), claimed };
+  return { results: inOrder(finished), claimed: claimedOf(claimed) };
 }
 
 /**
@@ -187,11 +209,8 @@ export async function enqueueKeys(
     enqueued(
       await queries.query<{ count: number; woken: string[] }>({
         name: 'enqueue-named',
-        text: `with registered as materialized (select from syncsets.controllers c where c.name = $1 for key share)
-          select count(*), syncsets.enqueue(coalesce(array_agg(
-              row($1, k.type, k.namespace, k.name, null, null, $5::integer, $6)::syncsets.key), '{}'),
-            clock_timestamp() + make_interval(secs => $7)) as woken
-          from unnest($2::text[], $3::text[], $4::text[]) as k(type, namespace, name) where exists (select from registered)`,
+        text: `select e.count, e.woken from (select from syncsets.controllers c where c.name = $1 for key share) registered
+          cross join lateral syncsets.enqueue_named($1, $2, $3, $4, $5, $6, clock_timestamp() + make_interval(secs => $7)) e`,
         values: [
           controller,
           named.map(key => key.type),

@@ -19,6 +19,7 @@ describe('mapping', () => {
     kind: 'map',
     token: 't',
     type: 'syncsets',
+    priority: 0,
     events,
     expiresInSeconds: 15,
   });

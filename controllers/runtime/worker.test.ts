@@ -281,18 +281,30 @@ describe('worker, when the server or the network fails', () => {
     expect(warnings).to.deep.equal(['the server refused what a watch enqueues']);
   });
 
-  it('queues more keys than one report takes before it reports', async () => {
-    const enqueued: number[] = [];
+  it('queues more keys than one report takes before it reports, at the priority of the events', async () => {
+    const enqueued: [number, number | undefined][] = [];
     instead.set('/enqueue', (seen, response) => {
-      enqueued.push((seen.body as { keys: unknown[] }).keys.length);
+      const { keys, priority } = seen.body as { keys: unknown[]; priority?: number };
+      enqueued.push([keys.length, priority]);
       json(response, 200, { count: 1 });
     });
     const event = { op: 'ADDED', before: null, object: { type: 'syncsets', name: 's' } };
-    claims = [[{ kind: 'map', token: 'token-map', type: 'syncsets', events: [event], expiresInSeconds: 2 }]];
+    const map = {
+      kind: 'map',
+      token: 'token-map',
+      type: 'syncsets',
+      priority: 10,
+      events: [event],
+      expiresInSeconds: 2,
+    };
+    claims = [[map]];
     const names = Array.from({ length: 2500 }, (_, i) => `c${i}`);
     await start({ watches: [{ type: 'syncsets', enqueue: () => ({ names, namespace: 'foo' }) }] });
     await until(() => results.length === 1, { what: 'the report' });
-    expect(enqueued).to.deep.equal([1000, 500]);
+    expect(enqueued).to.deep.equal([
+      [1000, 10],
+      [500, 10],
+    ]);
     expect(results[0]).to.have.property('enqueue').with.length(1000);
   });
 

@@ -222,12 +222,14 @@ export class Worker<T extends Resource> {
   /** Reports the keys that a map's events mean. One report takes 1,000; what is beyond that is queued before it. */
   async #map(claim: MapClaim): Promise<void> {
     const targets = targetsOf(this.#controller, claim);
+    const { priority } = claim;
     const { controllers } = this.#client;
     for (let start = largestReport; start < targets.length; start += largestReport) {
       const chunk = targets.slice(start, start + largestReport);
       const keys = chunk.filter(target => 'name' in target);
-      if (keys.length > 0) await controllers.enqueue(this.#controller.name, { keys });
-      for (const target of chunk) if (!('name' in target)) await controllers.enqueue(this.#controller.name, target);
+      if (keys.length > 0) await controllers.enqueue(this.#controller.name, { keys, priority });
+      for (const target of chunk)
+        if (!('name' in target)) await controllers.enqueue(this.#controller.name, { ...target, priority });
     }
     this.#reporter.add({ token: claim.token, result: 'done', enqueue: targets.slice(0, largestReport) });
   }
