@@ -14,6 +14,8 @@ export interface LeaseEvents {
   unknown(tokens: string[]): void;
   /** The server does not know the controller. */
   forgotten(): void;
+  /** The server has answered a renewal, or sent a line of the stream. */
+  heard(): void;
   /** Told at the first failure of an outage and at its end. */
   reachable(now: boolean, error?: unknown): void;
 }
@@ -134,6 +136,7 @@ export class Lease {
     try {
       const renewal = await this.#controllers.renew(this.#controller, { worker: this.#worker }, signal);
       const held = new Set(renewal.held);
+      this.#events.heard();
       this.#extended(sentAt, renewal.expiresInSeconds);
       this.#report({ ...renewal, lost: tokens.filter(token => !held.has(token)) });
       this.#findUnknown(renewal);
@@ -154,6 +157,7 @@ export class Lease {
       try {
         for await (const renewal of this.#controllers.renewStream(this.#controller, this.#worker, signal)) {
           this.#heard = performance.now();
+          this.#events.heard();
           this.#report(renewal);
           backoff.reset();
         }

@@ -23,6 +23,8 @@ import { Share } from './share.js';
 
 /** Most keys that a report enqueues. */
 const largestReport = 1000;
+/** Milliseconds without a word of the API after which a worker counts as not ready. */
+const longestSilence = 30_000;
 /** Milliseconds that a stop waits for the last results. */
 const flushTime = 5000;
 
@@ -96,6 +98,7 @@ export class Worker<T extends Resource> {
         changed: tokens => this.#runs.change(tokens),
         unknown: tokens => this.#release(tokens),
         forgotten: () => (this.#registered = false),
+        heard: () => (this.#contactAt = performance.now()),
         reachable: (now, error) => {
           if (now) this.#log.info({}, 'the lease is renewed again');
           else this.#log.warn({ error: messageOf(error) }, 'the lease cannot be renewed');
@@ -124,7 +127,12 @@ export class Worker<T extends Resource> {
 
   /** Whether it is registered and has heard from the API in the last half minute. */
   get ready(): boolean {
-    return this.#registered && performance.now() - this.#contactAt < 30_000;
+    return this.#registered && this.silence < longestSilence;
+  }
+
+  /** Milliseconds since it last heard from the API, by any call: a worker whose slots are all busy claims nothing, but renews. */
+  get silence(): number {
+    return performance.now() - this.#contactAt;
   }
 
   /**
