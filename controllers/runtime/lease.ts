@@ -119,9 +119,8 @@ export class Lease {
 
   async #renewals(): Promise<void> {
     const { signal } = this.#stop;
-    while (!this.#isStopped()) {
+    while (!signal.aborted) {
       const renewed = await this.#renew(signal);
-      if (this.#isStopped()) return;
       // More often than the 1.5 s to which a late report of a broken stream may cut the lease.
       const regular = Math.min(1000, this.#seconds() * 150);
       // Without a stream the lease may be down to 1.5 s.
@@ -153,24 +152,28 @@ export class Lease {
   async #stream(): Promise<void> {
     const { signal } = this.#stop;
     const backoff = new Backoff(50, 1000);
-    while (!this.#isStopped()) {
-      try {
-        for await (const renewal of this.#controllers.renewStream(this.#controller, this.#worker, signal)) {
-          this.#heard = performance.now();
-          this.#events.heard();
-          this.#report(renewal);
-          backoff.reset();
-        }
-      } catch (error) {
-        if (!this.#isStopped() && !isPlatformError(error, 'NotFound')) this.#contact(false, error);
-      }
-      if (this.#heard !== undefined) {
-        this.#heard = undefined;
-        this.#brokenAt = performance.now();
-        this.#wake();
-      }
-      if (!this.#isStopped()) await backoff.pause(signal);
+    while (!signal.aborted) {
+      await this.#listen(backoff, signal);
+      await backoff.pause(signal);
     }
+  }
+
+  /** One stream, until it breaks. */
+  async #listen(backoff: Backoff, signal: AbortSignal): Promise<void> {
+    try {
+      for await (const renewal of this.#controllers.renewStream(this.#controller, this.#worker, signal)) {
+        this.#heard = performance.now();
+        this.#events.heard();
+        this.#report(renewal);
+        backoff.reset();
+      }
+    } catch (error) {
+      if (!signal.aborted && !isPlatformError(error, 'NotFound')) this.#contact(false, error);
+    }
+    if (this.#heard === undefined) return;
+    this.#heard = undefined;
+    this.#brokenAt = performance.now();
+    this.#wake();
   }
 
   #report({ lost, changed }: Renewal): void {
@@ -185,11 +188,6 @@ export class Lease {
     const again = unknown.filter(token => this.#unknown.has(token));
     this.#unknown = new Set(unknown);
     if (again.length > 0) this.#events.unknown(again);
-  }
-
-  // A call, because TypeScript takes a flag that it has looked at for settled.
-  #isStopped(): boolean {
-    return this.#stop.signal.aborted;
   }
 
   #contact(now: boolean, error?: unknown): void {

@@ -141,7 +141,7 @@ export class Worker<T extends Resource> {
    */
   async start(): Promise<void> {
     await this.#register();
-    if (this.#isStopping()) return;
+    if (this.#stopping.signal.aborted) return;
     const { broker } = this.#client;
     if (broker) this.#queue = new WorkQueue(broker, this.#controller.name, 2 * this.#slots);
     this.#runs.start();
@@ -188,15 +188,17 @@ export class Worker<T extends Resource> {
   async #register(): Promise<void> {
     const { signal } = this.#stopping;
     const backoff = new Backoff(100, 2000);
-    while (!this.#isStopping() && !this.#registered) {
-      try {
-        this.#accept(await register(this.#controller, this.#client.controllers, this.#log, signal));
-      } catch (error) {
-        if (this.#isStopping()) return;
-        if (isPlatformError(error) && error.status < 500 && error.status !== 429) throw error;
-        this.#reachable(false, error);
-        await backoff.pause(signal);
-      }
+    while (!signal.aborted && !this.#registered) await this.#tryToRegister(backoff, signal);
+  }
+
+  async #tryToRegister(backoff: Backoff, signal: AbortSignal): Promise<void> {
+    try {
+      this.#accept(await register(this.#controller, this.#client.controllers, this.#log, signal));
+    } catch (error) {
+      if (signal.aborted) return;
+      if (isPlatformError(error) && error.status < 500 && error.status !== 429) throw error;
+      this.#reachable(false, error);
+      await backoff.pause(signal);
     }
   }
 
@@ -244,11 +246,6 @@ export class Worker<T extends Resource> {
   #release(tokens: string[]): void {
     this.#log.warn({ count: tokens.length }, 'found claims whose answer was lost; giving them back');
     for (const token of tokens) this.#reporter.add({ token, result: 'released' });
-  }
-
-  // A call, because TypeScript takes a flag that it has looked at for settled.
-  #isStopping(): boolean {
-    return this.#stopping.signal.aborted;
   }
 
   /** One line for each outage, not for each attempt. */
