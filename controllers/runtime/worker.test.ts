@@ -52,7 +52,7 @@ describe('worker, when the server or the network fails', () => {
     streams.push(response);
     const send = () => {
       lines++;
-      response.write('{"expiresInSeconds":2,"lost":[],"changed":[]}\n');
+      response.write('{"expiresInSeconds":2,"lost":[],"changed":[],"held":[]}\n');
     };
     const timer = setInterval(send, 100);
     send();
