@@ -1,4 +1,5 @@
 import { cpus, loadavg, totalmem } from 'node:os';
+import { backlog } from './backlog.js';
 import { batch } from './batch.js';
 import { bulk } from './bulk.js';
 import { create } from './create.js';
@@ -24,6 +25,7 @@ import { watchers } from './watchers.js';
 //   BENCH=create,get   these alone (or their names as arguments)
 //   BENCH_SECONDS=6    length of one measurement
 //   BENCH_WATCHERS=1000 connections of the program watchers
+//   BENCH_BACKLOG=1000000 queued keys of the program backlog
 //   BENCH_PROFILE=DIR  our processes write CPU profiles there, and the heaviest functions are listed
 //   DATABASE_URL       a Postgres to use, with the right to create databases; else an embedded one
 //   KUBECONFIG         an API server to compare with: its resource things.bench.syncsets.dev is made and removed
@@ -39,6 +41,7 @@ const programs: Program[] = [
   watchers,
   reconcile,
   reaction,
+  backlog,
   scaling,
   enqueue,
   takeover,

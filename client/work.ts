@@ -14,6 +14,8 @@ import type {
   WorkQuery,
   WorkResult,
 } from './claims.js';
+import { parse } from './answer.js';
+import { PlatformError } from './errors.js';
 import { linesOf } from './lines.js';
 import type { Transport } from './transport.js';
 
@@ -36,7 +38,7 @@ export class Controllers {
    * for (const { name, type } of await client.controllers.list()) console.log(name, type);
    */
   async list(): Promise<ControllerView[]> {
-    const { items } = await this.#get<{ items: ControllerView[] }>('');
+    const { items } = await this.#get<{ items: ControllerView[] }>('', { lists: ['items'] });
     return items;
   }
 
@@ -47,7 +49,7 @@ export class Controllers {
    * const { claimSeconds } = await client.controllers.read('hello');
    */
   read(name: string): Promise<ControllerView> {
-    return this.#get(`/${encodeURIComponent(name)}`);
+    return this.#get(`/${encodeURIComponent(name)}`, { texts: ['name'] });
   }
 
   /**
@@ -59,7 +61,8 @@ export class Controllers {
    */
   async register(name: string, registration: Registration, signal?: AbortSignal): Promise<ControllerView> {
     const path = this.#path(name);
-    return (await this.#transport.send({ method: 'PUT', path, body: registration, signal })) as ControllerView;
+    const answer = await this.#transport.send({ method: 'PUT', path, body: registration, signal });
+    return checked<ControllerView>(answer, { texts: ['name'] });
   }
 
   /**
@@ -79,7 +82,7 @@ export class Controllers {
    * const { items } = await client.controllers.work('hello', { state: 'failing' });
    */
   work(name: string, query: WorkQuery = {}): Promise<WorkList> {
-    return this.#get(`/${encodeURIComponent(name)}/work`, { ...query });
+    return this.#get(`/${encodeURIComponent(name)}/work`, { lists: ['items'] }, { ...query });
   }
 
   /**
@@ -89,7 +92,7 @@ export class Controllers {
    * await client.controllers.enqueue('hello', { type: 'clusters', labelSelector: 'env=prod', priority: 10 });
    */
   async enqueue(name: string, request: EnqueueRequest, signal?: AbortSignal): Promise<number> {
-    return (await this.#post<{ count: number }>(name, 'enqueue', request, { signal })).count;
+    return (await this.#post<{ count: number }>(name, 'enqueue', { numbers: ['count'] }, request, { signal })).count;
   }
 
   /**
@@ -140,8 +143,15 @@ export class Controllers {
    * await client.controllers.done('hello', [{ token, result: 'done', requeueAfterSeconds: 120 }]);
    */
   async done(name: string, results: WorkResult[]): Promise<ResultState[]> {
-    return (await this.#post<{ results: ResultState[] }>(name, 'claims/done', { results }, { repeat: 'never' }))
-      .results;
+    return (
+      await this.#post<{ results: ResultState[] }>(
+        name,
+        'claims/done',
+        { lists: ['results'] },
+        { results },
+        { repeat: 'never' },
+      )
+    ).results;
   }
 
   /**
@@ -152,7 +162,7 @@ export class Controllers {
    * const { lost } = await client.controllers.renew('hello', { worker: 'host1-4711', tokens: [token] });
    */
   renew(name: string, request: { worker: string; tokens?: string[] }, signal?: AbortSignal): Promise<Renewal> {
-    return this.#post(name, 'claims/renew', request, { signal, timeoutSeconds: 5, repeat: 'never' });
+    return this.#post(name, 'claims/renew', renewal, request, { signal, timeoutSeconds: 5, repeat: 'never' });
   }
 
   /**
@@ -171,7 +181,7 @@ export class Controllers {
       body: { worker },
       signal,
     });
-    for await (const line of linesOf(body, 5000)) yield JSON.parse(line) as Renewal;
+    for await (const line of linesOf(body, 5000)) yield checked<Renewal>(parse(line, 200), renewal);
   }
 
   /**
@@ -192,7 +202,11 @@ export class Controllers {
     type Answer = { claims: Claim[]; refused?: RefusedMessage[]; results?: ResultState[] };
     const timeoutSeconds = (request.waitSeconds ?? 0) + 30;
     const options = { signal, timeoutSeconds, repeat: 'never' as const };
-    const { claims, refused = [], results = [] } = await this.#post<Answer>(name, 'claims', request, options);
+    const {
+      claims,
+      refused = [],
+      results = [],
+    } = await this.#post<Answer>(name, 'claims', { lists: ['claims'] }, request, options);
     return { claims, refused, results };
   }
 
@@ -200,17 +214,39 @@ export class Controllers {
     return `/v1/controllers/${encodeURIComponent(name)}`;
   }
 
-  async #get<T>(path: string, query?: Record<string, string | number | undefined>): Promise<T> {
-    return (await this.#transport.send({ method: 'GET', path: `/v1/controllers${path}`, query })) as T;
+  async #get<T>(path: string, shape: Shape<T>, query?: Record<string, string | number | undefined>): Promise<T> {
+    return checked<T>(await this.#transport.send({ method: 'GET', path: `/v1/controllers${path}`, query }), shape);
   }
 
   async #post<T>(
     name: string,
     verb: string,
+    shape: Shape<T>,
     body: object,
     options: { signal?: AbortSignal; timeoutSeconds?: number; repeat?: 'never' },
   ): Promise<T> {
     const path = `${this.#path(name)}/${verb}`;
-    return (await this.#transport.send({ method: 'POST', path, body, repeat: true, ...options })) as T;
+    return checked<T>(await this.#transport.send({ method: 'POST', path, body, repeat: true, ...options }), shape);
   }
+}
+
+/** Fields that an answer must have, by what they hold. What is within them is the server's word. */
+interface Shape<T> {
+  lists?: (keyof T & string)[];
+  numbers?: (keyof T & string)[];
+  texts?: (keyof T & string)[];
+}
+
+const renewal: Shape<Renewal> = { numbers: ['expiresInSeconds'], lists: ['lost', 'changed', 'held'] };
+
+/** @throws PlatformError (NotJson) something else than the API has answered, such as a proxy */
+function checked<T>(answer: unknown, { lists = [], numbers = [], texts = [] }: Shape<T>): T {
+  const field = (name: string): unknown =>
+    typeof answer === 'object' && answer !== null ? Reflect.get(answer, name) : undefined;
+  const fits =
+    lists.every(name => Array.isArray(field(name))) &&
+    numbers.every(name => typeof field(name) === 'number') &&
+    texts.every(name => typeof field(name) === 'string');
+  if (fits) return answer as T;
+  throw new PlatformError(200, { code: 'NotJson', message: 'The answer is not of the API; is the URL right?' });
 }

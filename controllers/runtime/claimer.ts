@@ -85,13 +85,13 @@ export class Claimer {
 
   async #claim(): Promise<void> {
     const backoff = new Backoff(50, 2000);
-    while (!this.#isStopping()) await this.#turn(backoff);
+    while (!this.#stopping.signal.aborted) await this.#turn(backoff);
   }
 
   /** The second loop works while the first one finds more than it can take. A queue of messages has one reader. */
   async #claimMore(): Promise<void> {
     const backoff = new Backoff(50, 2000);
-    while (!this.#isStopping()) {
+    while (!this.#stopping.signal.aborted) {
       if (this.#plenty && !this.#options.queue?.isReady()) await this.#turn(backoff, 'second');
       else await new Promise<void>(resolve => (this.#onPlenty = resolve));
     }
@@ -104,19 +104,19 @@ export class Claimer {
     const free = await room.take(signal);
     try {
       const allowed = Math.min(free, (await this.#far(bucket?.available(signal))) ?? free, largestClaim);
-      if (this.#isStopping()) return;
+      signal.throwIfAborted();
       await this.#far(register());
       // Connected while this waited: messages are the first loop's.
       if (loop === 'second' && queue?.isReady()) return;
       const claims = await this.#ask(allowed, signal);
-      if (this.#isStopping()) return; // what came with it is released by the goodbye
+      signal.throwIfAborted(); // what came with it is released by the goodbye
       backoff.reset();
       reachable(true);
       for (const claim of claims) begin(claim);
       this.#plenty = claims.length >= allowed;
       if (this.#plenty) this.#onPlenty();
     } catch (error) {
-      if (this.#isStopping()) return;
+      if (signal.aborted) return;
       this.#plenty = false;
       if (isPlatformError(error, 'NotFound')) forgotten();
       else reachable(false, error);
@@ -145,7 +145,7 @@ export class Claimer {
     const { queue } = this.#options;
     if (!queue?.isReady()) return this.#poll(max, queue ? bridgePoll : longPoll, signal);
     const messages = await this.#far(queue.take(max, { idleSeconds: this.#silent ? 0 : idleCheck, signal }));
-    if (this.#isStopping()) return [];
+    signal.throwIfAborted();
     if (!messages) {
       if (!queue.isReady()) return [];
       const claims = await this.#poll(max, this.#silent ? bridgePoll : 0, signal);
@@ -207,10 +207,5 @@ export class Claimer {
     if (answer.claims.length > 0) lease.claimed(sentAt, claimSeconds());
     else lease.doubt();
     return answer;
-  }
-
-  // A call, because TypeScript takes a flag that it has looked at for settled.
-  #isStopping(): boolean {
-    return this.#stopping.signal.aborted;
   }
 }

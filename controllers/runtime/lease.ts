@@ -14,6 +14,8 @@ export interface LeaseEvents {
   unknown(tokens: string[]): void;
   /** The server does not know the controller. */
   forgotten(): void;
+  /** The server has answered a renewal, or sent a line of the stream. */
+  heard(): void;
   /** Told at the first failure of an outage and at its end. */
   reachable(now: boolean, error?: unknown): void;
 }
@@ -117,9 +119,8 @@ export class Lease {
 
   async #renewals(): Promise<void> {
     const { signal } = this.#stop;
-    while (!this.#isStopped()) {
+    while (!signal.aborted) {
       const renewed = await this.#renew(signal);
-      if (this.#isStopped()) return;
       // More often than the 1.5 s to which a late report of a broken stream may cut the lease.
       const regular = Math.min(1000, this.#seconds() * 150);
       // Without a stream the lease may be down to 1.5 s.
@@ -134,6 +135,7 @@ export class Lease {
     try {
       const renewal = await this.#controllers.renew(this.#controller, { worker: this.#worker }, signal);
       const held = new Set(renewal.held);
+      this.#events.heard();
       this.#extended(sentAt, renewal.expiresInSeconds);
       this.#report({ ...renewal, lost: tokens.filter(token => !held.has(token)) });
       this.#findUnknown(renewal);
@@ -150,23 +152,28 @@ export class Lease {
   async #stream(): Promise<void> {
     const { signal } = this.#stop;
     const backoff = new Backoff(50, 1000);
-    while (!this.#isStopped()) {
-      try {
-        for await (const renewal of this.#controllers.renewStream(this.#controller, this.#worker, signal)) {
-          this.#heard = performance.now();
-          this.#report(renewal);
-          backoff.reset();
-        }
-      } catch (error) {
-        if (!this.#isStopped() && !isPlatformError(error, 'NotFound')) this.#contact(false, error);
-      }
-      if (this.#heard !== undefined) {
-        this.#heard = undefined;
-        this.#brokenAt = performance.now();
-        this.#wake();
-      }
-      if (!this.#isStopped()) await backoff.pause(signal);
+    while (!signal.aborted) {
+      await this.#listen(backoff, signal);
+      await backoff.pause(signal);
     }
+  }
+
+  /** One stream, until it breaks. */
+  async #listen(backoff: Backoff, signal: AbortSignal): Promise<void> {
+    try {
+      for await (const renewal of this.#controllers.renewStream(this.#controller, this.#worker, signal)) {
+        this.#heard = performance.now();
+        this.#events.heard();
+        this.#report(renewal);
+        backoff.reset();
+      }
+    } catch (error) {
+      if (!signal.aborted && !isPlatformError(error, 'NotFound')) this.#contact(false, error);
+    }
+    if (this.#heard === undefined) return;
+    this.#heard = undefined;
+    this.#brokenAt = performance.now();
+    this.#wake();
   }
 
   #report({ lost, changed }: Renewal): void {
@@ -181,11 +188,6 @@ export class Lease {
     const again = unknown.filter(token => this.#unknown.has(token));
     this.#unknown = new Set(unknown);
     if (again.length > 0) this.#events.unknown(again);
-  }
-
-  // A call, because TypeScript takes a flag that it has looked at for settled.
-  #isStopped(): boolean {
-    return this.#stop.signal.aborted;
   }
 
   #contact(now: boolean, error?: unknown): void {

@@ -52,7 +52,7 @@ describe('worker, when the server or the network fails', () => {
     streams.push(response);
     const send = () => {
       lines++;
-      response.write('{"expiresInSeconds":2,"lost":[],"changed":[]}\n');
+      response.write('{"expiresInSeconds":2,"lost":[],"changed":[],"held":[]}\n');
     };
     const timer = setInterval(send, 100);
     send();
@@ -351,6 +351,31 @@ describe('worker, when the server or the network fails', () => {
     await until(() => begun.includes('h'), { what: 'the eighth key' });
     const asked = server.seen.filter(({ url }) => url.pathname.endsWith('/claims')).map(({ body }) => body);
     expect(asked[1]).to.include({ max: 1 });
+  });
+
+  it('stays ready while its only slot is busy, for as long as the API answers its renewals', async () => {
+    let begunAt = 0;
+    claims = [[claim('a')]];
+    held = ['token-a'];
+    await start(
+      {
+        reconcile: (_, context) => {
+          begunAt = performance.now();
+          return untilAborted(context);
+        },
+      },
+      1,
+    );
+    const silence = () => worker?.silence ?? Infinity;
+    await until(() => begunAt > 0, { what: 'the run' });
+    // No claim is made now: what is heard of the API since is not of one.
+    await until(() => performance.now() - silence() > begunAt + 500, { what: 'a word of the API' });
+    expect(worker?.ready).to.equal(true);
+    instead.set('/renew', (_, response) => failure(response, 503, 'Unavailable'));
+    for (const stream of streams) stream.destroy();
+    const heardAt = performance.now();
+    await until(() => silence() > 1000, { what: 'silence' });
+    expect(performance.now() - silence()).to.be.lessThan(heardAt + 500);
   });
 
   it('claims ahead of its free slots while runs are short, and leaves to others what a slow run then holds up', async () => {

@@ -23,6 +23,8 @@ import { Share } from './share.js';
 
 /** Most keys that a report enqueues. */
 const largestReport = 1000;
+/** Milliseconds without a word of the API after which a worker counts as not ready. */
+const longestSilence = 30_000;
 /** Milliseconds that a stop waits for the last results. */
 const flushTime = 5000;
 
@@ -96,6 +98,7 @@ export class Worker<T extends Resource> {
         changed: tokens => this.#runs.change(tokens),
         unknown: tokens => this.#release(tokens),
         forgotten: () => (this.#registered = false),
+        heard: () => (this.#contactAt = performance.now()),
         reachable: (now, error) => {
           if (now) this.#log.info({}, 'the lease is renewed again');
           else this.#log.warn({ error: messageOf(error) }, 'the lease cannot be renewed');
@@ -124,7 +127,12 @@ export class Worker<T extends Resource> {
 
   /** Whether it is registered and has heard from the API in the last half minute. */
   get ready(): boolean {
-    return this.#registered && performance.now() - this.#contactAt < 30_000;
+    return this.#registered && this.silence < longestSilence;
+  }
+
+  /** Milliseconds since it last heard from the API, by any call: a worker whose slots are all busy claims nothing, but renews. */
+  get silence(): number {
+    return performance.now() - this.#contactAt;
   }
 
   /**
@@ -133,7 +141,7 @@ export class Worker<T extends Resource> {
    */
   async start(): Promise<void> {
     await this.#register();
-    if (this.#isStopping()) return;
+    if (this.#stopping.signal.aborted) return;
     const { broker } = this.#client;
     if (broker) this.#queue = new WorkQueue(broker, this.#controller.name, 2 * this.#slots);
     this.#runs.start();
@@ -180,15 +188,17 @@ export class Worker<T extends Resource> {
   async #register(): Promise<void> {
     const { signal } = this.#stopping;
     const backoff = new Backoff(100, 2000);
-    while (!this.#isStopping() && !this.#registered) {
-      try {
-        this.#accept(await register(this.#controller, this.#client.controllers, this.#log, signal));
-      } catch (error) {
-        if (this.#isStopping()) return;
-        if (isPlatformError(error) && error.status < 500 && error.status !== 429) throw error;
-        this.#reachable(false, error);
-        await backoff.pause(signal);
-      }
+    while (!signal.aborted && !this.#registered) await this.#tryToRegister(backoff, signal);
+  }
+
+  async #tryToRegister(backoff: Backoff, signal: AbortSignal): Promise<void> {
+    try {
+      this.#accept(await register(this.#controller, this.#client.controllers, this.#log, signal));
+    } catch (error) {
+      if (signal.aborted) return;
+      if (isPlatformError(error) && error.status < 500 && error.status !== 429) throw error;
+      this.#reachable(false, error);
+      await backoff.pause(signal);
     }
   }
 
@@ -238,11 +248,6 @@ export class Worker<T extends Resource> {
   #release(tokens: string[]): void {
     this.#log.warn({ count: tokens.length }, 'found claims whose answer was lost; giving them back');
     for (const token of tokens) this.#reporter.add({ token, result: 'released' });
-  }
-
-  // A call, because TypeScript takes a flag that it has looked at for settled.
-  #isStopping(): boolean {
-    return this.#stopping.signal.aborted;
   }
 
   /** One line for each outage, not for each attempt. */

@@ -7,8 +7,7 @@ ME = {"worker": f"{socket.gethostname()}.{os.getpid()}", "max": 16}
 def call(method, path, body=None, kind="application/json", **headers):
     headers |= {"Content-Type": kind, "Authorization": "Bearer " + TOKEN}
     request = urllib.request.Request(f"{API}/v1/{path}", body and json.dumps(body).encode(), headers, method=method)
-    with urllib.request.urlopen(request, timeout=40) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(request, timeout=40) as answer: return json.load(answer)
 
 def work(claim):
     if claim["kind"] == "map":  # changed sync sets: all clusters that they name now or named before
@@ -23,10 +22,11 @@ def work(claim):
     return {}
 
 def serve(**asked):
-    for claim in call("POST", "controllers/py-counter/claims", {**ME, **asked})["claims"]:
+    for claim in (answer := call("POST", "controllers/py-counter/claims", {**ME, **asked}))["claims"]:
         try: result = {"result": "done", **work(claim)}
         except Exception as error: result = {"result": "error", "message": str(error)[:1000]}  # again, with back-off
         call("POST", "controllers/py-counter/claims/done", {"results": [{"token": claim["token"], **result}]})
+    return answer
 
 if __name__ == "__main__":
     call("PUT", "controllers/py-counter", {"type": "clusters", "watches": ["syncsets"]})

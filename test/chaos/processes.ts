@@ -183,13 +183,14 @@ export class PostgresServer implements Part {
     this.url = url;
   }
 
-  static async start(folder: string): Promise<PostgresServer> {
+  /** @param more settings, as in postgresql.conf */
+  static async start(folder: string, more: Record<string, string> = {}): Promise<PostgresServer> {
     const dataDir = join(folder, 'database');
     mkdirSync(dataDir);
     chmodSync(folder, 0o711);
     chmodSync(dataDir, 0o711);
     // What a killed process has written is in the kernel: only a power cut needs fsync.
-    const settings = { fsync: 'off', full_page_writes: 'off' };
+    const settings = { fsync: 'off', full_page_writes: 'off', ...more };
     const server = new EmbeddedPostgres({ dataDir, log: () => undefined, settings });
     const { url } = await server.start();
     return new PostgresServer(server, join(dataDir, 'postgres'), url);
