@@ -67,7 +67,7 @@ export class Metrics {
       labelNames: ['type'],
       registers,
       collect() {
-        for (const type of types) this.set({ type }, bus.leads(`relay:${type}`) ? 1 : 0);
+        for (const type of types) this.set({ type }, bus.relays(type) ? 1 : 0);
       },
     });
     const gauge = (name: string, help: string, labelNames = ['name']) =>
