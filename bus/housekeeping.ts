@@ -4,11 +4,11 @@ import {
   expireNotices,
   maintainEventLog,
   noteWorkers,
-  reasonOf,
   wakeDueWork,
   type Database,
   type Log,
 } from '../db/index.js';
+import { reasonOf } from '../reason.js';
 import { Loop } from './loop.js';
 import type { Wakeups } from './wakeups.js';
 

@@ -2,7 +2,8 @@ import { Socket, type TcpSocketConnectOpts } from 'node:net';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { AMQPError, Connection, type Publisher } from 'rabbitmq-client';
 import { brokerAddress, eventExchange, parkingQueue, workQueue, workQueueArguments } from '../amqp.js';
-import { reasonOf, type Log, type LogEvent } from '../db/index.js';
+import type { Log, LogEvent } from '../db/index.js';
+import { reasonOf } from '../reason.js';
 
 /** A key on its way to a worker, or the news that a watched type has events to map. */
 export type WorkMessage =
