@@ -1,6 +1,7 @@
 import { readFileSync, watch } from 'node:fs';
 import { dirname } from 'node:path';
-import { reasonOf, type Log } from '../db/index.js';
+import type { Log } from '../db/index.js';
+import { reasonOf } from '../reason.js';
 
 /** The files that a server is known by, in PEM. */
 export interface CertificateFiles {

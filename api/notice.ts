@@ -16,7 +16,7 @@ export interface NoticeInput {
   message: string;
 }
 
-/** A notice as it is kept: for 24 hours after it was last recorded. */
+/** A notice as it is kept: for 24 hours after it was last recorded, of an object the latest 250. */
 export interface Notice extends NoticeInput {
   /** Who recorded it: the name of a controller, if it was one. */
   actor: string;
@@ -31,7 +31,7 @@ export interface Notice extends NoticeInput {
   last: Timestamp;
 }
 
-/** What is kept about an object, the latest notice first. */
+/** All that is kept about an object, the latest notice first. */
 export interface NoticeList {
   items: Notice[];
 }

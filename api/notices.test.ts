@@ -24,6 +24,24 @@ describe('notices', () => {
     expect((await api.call('GET', path)).body.items).to.have.length(1);
   });
 
+  it('keeps the latest 250 of an object, and shows all that it keeps', async () => {
+    const object = await create();
+    const path = `/v1/clusters/work/${object.name}/notices`;
+    await api.database.query({
+      text: `insert into syncsets.notices (type, namespace, name, actor, reason, message, last_at)
+        select 'clusters', 'work', $1, 'client', 'Flood', 'number ' || n, clock_timestamp() - make_interval(secs => n)
+        from generate_series(1, 250) n`,
+      values: [object.name],
+    });
+    await api.call('POST', path, { reason: 'Flood', message: 'number 249' });
+    await api.call('POST', path, { reason: 'Flood', message: 'number 0' });
+    const { items } = (await api.call('GET', path)).body;
+    expect(items).to.have.length(250);
+    const messages = items.map(({ message }: { message: string }) => message);
+    expect(messages.slice(0, 3)).to.deep.equal(['number 0', 'number 249', 'number 1']);
+    expect(messages).not.to.include('number 250');
+  });
+
   it('keeps a notice of the longest text', async () => {
     const object = await create();
     const message = Array.from({ length: 4096 }, () => String.fromCharCode(0x4e00 + Math.random() * 20_000)).join('');

@@ -29,6 +29,7 @@ describe('what is shown of work', () => {
     expect(Date.parse(body.maps[0].notBefore)).to.be.greaterThan(Date.now() - 5_000);
     const metrics = (await api.call('GET', '/metrics')).body as string;
     expect(metrics).to.include('workqueue_map_failing{name="mapper",type="secrets"} 1');
+    expect(metrics).to.include(`workqueue_map_behind{name="mapper",type="secrets"} ${body.maps[0].behind}`);
   });
 
   it('shows how long keys waited for a worker, as a metric', async () => {
@@ -60,17 +61,19 @@ describe('what is shown of work', () => {
   it('counts keys from indexes alone and up to a bound', async () => {
     await api.call('PUT', '/v1/controllers/counted', { type: 'syncsets' });
     await api.database.query({
-      text: `insert into syncsets.work (controller, type, namespace, name, state, reason, priority, rank, last_error)
-        select 'counted', 'syncsets', '', 'k' || n, 'waiting', 'error', 0, n, case when n % 2 = 0 then 'broken' end
+      text: `insert into syncsets.work (controller, type, namespace, name, state, reason, priority, rank, last_error, not_before)
+        select 'counted', 'syncsets', '', 'k' || n, 'waiting', 'error', 0, n, case when n % 2 = 0 then 'broken' end,
+          case when n % 6 = 0 then 'infinity' else clock_timestamp() + interval '1 hour' end
         from generate_series(1, 30000) n`,
     });
     const whole = (await api.call('GET', '/v1/controllers/counted')).body;
-    expect([whole.waiting, whole.failing]).to.deep.equal([30_000, 15_000]);
+    expect([whole.waiting, whole.failing, whole.parked]).to.deep.equal([30_000, 10_000, 5_000]);
     const metrics = (await api.call('GET', '/metrics')).body as string;
-    expect(metrics).to.include('workqueue_failing{name="counted"} 10000');
+    for (const one of ['waiting{name="counted"} 10000', 'failing{name="counted"} 10000', 'parked{name="counted"} 5000'])
+      expect(metrics).to.include(`workqueue_${one}`);
     const plan = await api.database.query({
       text: `explain select count(*) from (select from syncsets.work w where w.controller = 'counted' and w.state = 'waiting'
-        and w.last_error is not null limit 10000) q`,
+        and w.last_error is not null and w.not_before < 'infinity' limit 10000) q`,
     });
     expect(JSON.stringify(plan)).to.include('Index Only Scan using work_failing');
     await api.call('DELETE', '/v1/controllers/counted');

@@ -227,7 +227,11 @@ describe('work over HTTP', () => {
     const object = await create();
     const [one] = await soon();
     await finish([{ token: one?.token, result: 'terminal', message: 'never' }]);
-    expect((await api.call('GET', `${base}/work`)).body.items[0]).to.include({ parked: true });
+    const { body } = await api.call('GET', `${base}/work?state=parked`);
+    expect(body.items[0]).to.include({ parked: true, lastError: 'never' });
+    // It needs somebody once, not an alarm for as long as it stands there.
+    expect((await api.call('GET', base)).body).to.include({ waiting: 1, failing: 0, parked: 1 });
+    expect((await api.call('GET', `${base}/work?state=failing`)).body.items).to.deep.equal([]);
     expect(await claim({ waitSeconds: 1.5 })).to.deep.equal([]);
     await patch(object, { labels: { fixed: 'yes' } });
     expect((await soon())[0]).to.include({ name: object.name, attempts: 0 });

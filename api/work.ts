@@ -55,8 +55,10 @@ export interface ControllerView extends ControllerInput {
   claimed: number;
   /** Keys that wait for their time: after `requeueAfter`, in back-off, or parked. */
   waiting: number;
-  /** Waiting keys whose last run failed. */
+  /** Waiting keys whose last run failed and that are tried again. */
   failing: number;
+  /** Waiting keys whose last run ended in a terminal error: they wait for their object to change. */
+  parked: number;
   /** Seconds that the oldest queued key has waited. */
   oldestSeconds: number;
   /** Workers with a live lease. */
@@ -316,8 +318,8 @@ export interface EnqueueCount {
 }
 
 export interface WorkQuery {
-  /** Only keys in this state. */
-  state?: 'queued' | 'claimed' | 'waiting' | 'failing';
+  /** Only keys in this state; failing and parked ones are among those that wait. */
+  state?: 'queued' | 'claimed' | 'waiting' | 'failing' | 'parked';
   /**
    * @isInt
    * @minimum 1 must be at least 1

@@ -1,3 +1,4 @@
+import { eventExchange } from '../amqp.js';
 import type { Database, Log, LogEvent } from '../db/index.js';
 import { Feeder } from './feeder.js';
 import { Housekeeping } from './housekeeping.js';
@@ -7,6 +8,11 @@ import { Relay } from './relay.js';
 import { Tail } from './tail.js';
 import { Traces, type TracedKey } from './traces.js';
 import { Wakeups } from './wakeups.js';
+
+/** The part of the bus that feeds queues and does what happens by time. */
+const work = 'work';
+/** The part of the bus that relays the events of a type. */
+const relayOf = (type: string) => `relay:${type}`;
 
 /** How long, in ms, a replica that stops keeps its parts from the others for what it has in hand. */
 const handOver = 300;
@@ -27,9 +33,9 @@ export interface BusOptions {
 export interface BrokerState {
   /** `blocked`: it has too little memory or disk and takes no messages. */
   state: 'ok' | 'away' | 'blocked';
-  /** Messages that are none of ours, parked by workers; counted by the replica that leads the work. */
+  /** Messages that are none of ours, parked by workers; counted by the replica that leads the work, 0 at the others. */
   parked: number;
-  /** Exchanges and queues that are not as they must be. */
+  /** Exchanges and queues that are not as they must be, of those that this replica looks after now. */
   problems: number;
 }
 
@@ -42,7 +48,7 @@ export class Bus {
   readonly #wakeups: Wakeups;
   readonly #rabbit: RabbitTransport | undefined;
   readonly #leadership: Leadership;
-  readonly #relays = new Map<string, Relay>();
+  readonly #relays: Relay[] = [];
   readonly #tails = new Map<string, Tail>();
   readonly #traces = new Map<string, Traces>();
   readonly #feeder: Feeder | undefined;
@@ -59,26 +65,31 @@ export class Bus {
         : new RabbitTransport({ url: options.amqpUrl, types, instance: options.instance, log });
     this.#rabbit = rabbit;
     const leads = (name: string) => () => this.#leadership.leads(name);
+    // What a replica does with a part that it gains. What it found on the broker when it led the part last is out of date.
+    const parts = new Map([[work, () => rabbit?.lookAnew()]]);
     for (const type of types) {
-      this.#relays.set(
+      const part = relayOf(type);
+      const relay = new Relay({
+        database,
         type,
-        new Relay({
-          database,
-          type,
-          tail: this.tail(type),
-          wakeups: this.#wakeups,
-          rabbit,
-          leads: leads(`relay:${type}`),
-          log,
-        }),
-      );
+        tail: this.tail(type),
+        wakeups: this.#wakeups,
+        rabbit,
+        leads: leads(part),
+        log,
+      });
+      this.#relays.push(relay);
+      parts.set(part, () => {
+        rabbit?.lookAnew(eventExchange(type));
+        relay.wake();
+      });
       this.#traces.set(type, new Traces(this.tail(type)));
     }
     this.#leadership = new Leadership({
       database,
       wakeups: this.#wakeups,
-      names: [...types.map(type => `relay:${type}`), 'work'],
-      onGain: name => this.#relays.get(name.replace('relay:', ''))?.wake(),
+      names: [...parts.keys()],
+      onGain: part => parts.get(part)?.(),
       log,
     });
     this.#feeder =
@@ -87,7 +98,7 @@ export class Bus {
         database,
         rabbit,
         wakeups: this.#wakeups,
-        leads: leads('work'),
+        leads: leads(work),
         traceOf: (key, controller) => this.#traces.get(key.type)?.known(key, controller),
         log,
       });
@@ -95,7 +106,7 @@ export class Bus {
       database,
       types,
       wakeups: this.#wakeups,
-      leads: leads('work'),
+      leads: leads(work),
       eventLogMax: options.eventLogMax,
       log,
     });
@@ -105,7 +116,7 @@ export class Bus {
     await this.#wakeups.start();
     this.#leadership.start();
     for (const tail of this.#tails.values()) tail.start();
-    for (const relay of this.#relays.values()) relay.start();
+    for (const relay of this.#relays) relay.start();
     this.#feeder?.start();
     this.#housekeeping.start();
   }
@@ -117,7 +128,7 @@ export class Bus {
     const impatience = setTimeout(() => void this.#rabbit?.stop(), 1_000);
     await this.#housekeeping.stop();
     await this.#feeder?.stop();
-    const relayed = Promise.all([...this.#relays.values()].map(relay => relay.stop()));
+    const relayed = Promise.all(this.#relays.map(relay => relay.stop()));
     // What is in hand is finished first, so that the next leader does not begin with it again; a broker that hangs is not waited for.
     await Promise.race([relayed, new Promise(resolve => setTimeout(resolve, handOver).unref())]);
     await this.#leadership.stop();
@@ -133,13 +144,23 @@ export class Bus {
   get broker(): BrokerState | undefined {
     const rabbit = this.#rabbit;
     if (!rabbit) return undefined;
-    const { blocked, connected, parked, problems } = rabbit;
-    return { state: blocked !== undefined ? 'blocked' : connected ? 'ok' : 'away', parked, problems };
+    const { blocked, connected } = rabbit;
+    const state = blocked !== undefined ? 'blocked' : connected ? 'ok' : 'away';
+    const leadsWork = this.#leadership.leads(work);
+    // A replica looks after what it leads: what another one has mended or emptied since would stand here for ever.
+    const own = this.#options.types.filter(type => this.relays(type)).map(eventExchange);
+    const problems = rabbit.problems.filter(name => leadsWork || own.includes(name));
+    return { state, parked: leadsWork ? rabbit.parked : 0, problems: problems.length };
   }
 
-  /** Which parts this replica leads now, for metrics. */
-  leads(name: string): boolean {
-    return this.#leadership.leads(name);
+  /** Whether this replica relays the events of a type now. */
+  relays(type: string): boolean {
+    return this.#leadership.leads(relayOf(type));
+  }
+
+  /** Largest event log of a type, in bytes. */
+  get eventLogMax(): number {
+    return this.#options.eventLogMax;
   }
 
   /** Says that changes of a type were committed: the events themselves, as far as the writer knows all of them. */

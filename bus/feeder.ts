@@ -1,7 +1,6 @@
 import {
   forgottenControllers,
   queueRemoved,
-  reasonOf,
   sentKeys,
   takeUnsent,
   unsend,
@@ -11,6 +10,7 @@ import {
   type Log,
   type SentKey,
 } from '../db/index.js';
+import { reasonOf } from '../reason.js';
 import { Feed } from './feed.js';
 import { Loop } from './loop.js';
 import type { RabbitTransport, WorkMessage } from './rabbitmq.js';

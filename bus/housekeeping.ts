@@ -8,6 +8,7 @@ import {
   type Database,
   type Log,
 } from '../db/index.js';
+import { reasonOf } from '../reason.js';
 import { Loop } from './loop.js';
 import type { Wakeups } from './wakeups.js';
 
@@ -21,69 +22,73 @@ export interface HousekeepingOptions {
   log: Log;
 }
 
+/** Milliseconds between two looks at what is kept for minutes and hours. */
+const minute = 60_000;
+
 /**
  * What happens by time: due keys, expired leases, the event log's partitions, old notices and answers, what controllers that
- * are gone have left. One replica does it.
+ * are gone have left. One replica does it, each by itself: what fails holds nothing else up.
  */
 export class Housekeeping {
   readonly #options: HousekeepingOptions;
-  readonly #timers: Loop;
-  readonly #retention: Loop;
-  readonly #abandoned: Loop;
+  readonly #loops: Loop[];
 
   constructor(options: HousekeepingOptions) {
     this.#options = options;
-    this.#timers = new Loop({ name: 'due work', step: () => this.#wakeDue(), interval: 200, log: options.log });
-    this.#retention = new Loop({
-      name: 'event log retention',
-      step: () => this.#retain(),
-      interval: 60_000,
-      log: options.log,
-    });
-    this.#abandoned = new Loop({
-      name: 'abandoned work',
-      step: () => this.#dropAbandoned(),
-      interval: 3_600_000,
-      log: options.log,
-    });
+    const { database, log } = options;
+    const loop = (name: string, interval: number, step: () => Promise<boolean>) =>
+      new Loop({ name, interval, step: async () => options.leads() && (await step()), log });
+    const each = (name: string, interval: number, act: () => Promise<void>) =>
+      loop(name, interval, () => act().then(() => false));
+    this.#loops = [
+      loop('due work', 200, () => this.#wakeDue()),
+      each('event log retention', minute, () => this.#trimLogs()),
+      each('old notices', minute, () => expireNotices(database)),
+      each('live workers', minute, () => noteWorkers(database)),
+      each('old answers', minute, () => this.#expireAnswers()),
+      each('abandoned work', 60 * minute, () => this.#dropAbandoned()),
+    ];
   }
 
   start(): void {
-    this.#timers.start();
-    this.#retention.start();
-    this.#abandoned.start();
+    for (const loop of this.#loops) loop.start();
   }
 
   async stop(): Promise<void> {
-    await Promise.all([this.#timers.stop(), this.#retention.stop(), this.#abandoned.stop()]);
+    await Promise.all(this.#loops.map(loop => loop.stop()));
   }
 
   async #wakeDue(): Promise<boolean> {
-    const { database, wakeups, leads } = this.#options;
-    if (!leads()) return false;
+    const { database, wakeups } = this.#options;
     const woken = await wakeDueWork(database);
     for (const controller of woken) wakeups.wake(`work:${controller}`);
     // One look takes 5,000 due keys: there may be more.
     return woken.length > 0;
   }
 
-  async #dropAbandoned(): Promise<boolean> {
-    const { database, leads, log } = this.#options;
-    if (!leads()) return false;
-    const keys = await dropAbandonedWork(database);
-    if (keys > 0) log('info', 'dropped keys of gone objects that nobody has worked on for a week', { keys });
-    return false;
+  /** All types, whatever is wrong with one of them. @throws Error naming those that could not be looked after */
+  async #trimLogs(): Promise<void> {
+    const { database, types, eventLogMax, log } = this.#options;
+    const failed: string[] = [];
+    for (const type of types) {
+      try {
+        const dropped = await maintainEventLog(database, [type], { maxBytes: eventLogMax });
+        if (dropped.length > 0) log('info', 'event log trimmed', { partitions: dropped });
+      } catch (error) {
+        failed.push(`${type}: ${reasonOf(error)}`);
+      }
+    }
+    if (failed.length > 0) throw new Error(failed.join('; '));
   }
 
-  async #retain(): Promise<boolean> {
-    const { database, types, eventLogMax, leads, log } = this.#options;
-    if (!leads()) return false;
-    const dropped = await maintainEventLog(database, types, { maxBytes: eventLogMax });
-    if (dropped.length > 0) log('info', 'event log trimmed', { partitions: dropped });
-    await expireNotices(database);
-    await noteWorkers(database);
-    // In steps, so that a day of a million answers is not one statement; what a minute does not manage the next one does.
-    for (let step = 0; step < 50 && (await expireAnswers(database, 2_000)) === 2_000; step++);
-    return false;
+  /** In steps, so that a day of a million answers is not one statement; what a minute does not manage the next one does. */
+  async #expireAnswers(): Promise<void> {
+    for (let step = 0; step < 50 && (await expireAnswers(this.#options.database, 2_000)) === 2_000; step++);
+  }
+
+  async #dropAbandoned(): Promise<void> {
+    const { database, log } = this.#options;
+    const keys = await dropAbandonedWork(database);
+    if (keys > 0) log('info', 'dropped keys of gone objects that nobody has worked on for a week', { keys });
   }
 }

@@ -1,4 +1,5 @@
-import { reasonOf, type Log } from '../db/index.js';
+import type { Log } from '../db/index.js';
+import { reasonOf } from '../reason.js';
 
 export interface LoopOptions {
   /** What it does, for the log. */

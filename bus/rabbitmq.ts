@@ -2,7 +2,8 @@ import { Socket, type TcpSocketConnectOpts } from 'node:net';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { AMQPError, Connection, type Publisher } from 'rabbitmq-client';
 import { brokerAddress, eventExchange, parkingQueue, workQueue, workQueueArguments } from '../amqp.js';
-import { reasonOf, type Log, type LogEvent } from '../db/index.js';
+import type { Log, LogEvent } from '../db/index.js';
+import { reasonOf } from '../reason.js';
 
 /** A key on its way to a worker, or the news that a watched type has events to map. */
 export type WorkMessage =
@@ -115,13 +116,23 @@ export class RabbitTransport {
   }
 
   /** Exchanges and queues that are not as they must be, at the last look, and queues that are stuck. */
-  get problems(): number {
-    return this.#problems.size + this.#stuck.size;
+  get problems(): string[] {
+    return [...this.#problems.keys(), ...this.#stuck];
   }
 
   /** Messages in the parking queue, at the last look. */
   get parked(): number {
     return this.#parked;
+  }
+
+  /** Forgets what the last look found: of one exchange or queue, or all of it. */
+  lookAnew(name?: string): void {
+    if (name !== undefined) {
+      this.#problems.delete(name);
+      return;
+    }
+    this.#problems.clear();
+    this.#parked = 0;
   }
 
   /** Closes the connection, within a second; what the broker has not confirmed then fails. May be called again. */

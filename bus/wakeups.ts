@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { reasonOf, type Database, type Log, type LogEvent } from '../db/index.js';
+import type { Database, Log, LogEvent } from '../db/index.js';
+import { reasonOf } from '../reason.js';
 import { disclose, enclose } from './enclosure.js';
 import { Loop } from './loop.js';
 

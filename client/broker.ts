@@ -1,5 +1,6 @@
 import { Connection, ConsumerStatus, type AsyncMessage, type ConsumerProps, type Publisher } from 'rabbitmq-client';
 import { brokerAddress, parkingQueue, type BrokerAddress } from '../amqp.js';
+import { reasonOf } from '../reason.js';
 import { pause } from './backoff.js';
 
 /** Where the client reports what goes on in the background; pino's loggers fit. */
@@ -198,8 +199,4 @@ export class Broker {
     this.#down = true;
     this.#log.warn({ error: reasonOf(error) }, 'RabbitMQ is away; going on over HTTP');
   }
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

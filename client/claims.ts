@@ -136,8 +136,8 @@ export type EnqueueRequest = (
 
 /** Which of a controller's keys to show. */
 export interface WorkQuery {
-  /** `failing`: those that wait after an error. */
-  state?: 'queued' | 'claimed' | 'waiting' | 'failing';
+  /** `failing`: those that wait after an error. `parked`: after a terminal one, for their object to change. */
+  state?: 'queued' | 'claimed' | 'waiting' | 'failing' | 'parked';
   limit?: number;
   /** `continue` of the page before. */
   continue?: string;

@@ -1,3 +1,4 @@
+import { eventExchange } from '../amqp.js';
 import { Backoff } from './backoff.js';
 import type { Broker } from './broker.js';
 import { Replay, type WatchEvent } from './replay.js';
@@ -122,7 +123,7 @@ class Inbox {
   /** @param quiet milliseconds */
   constructor(type: string, broker: Broker, quiet: number) {
     this.#quiet = quiet;
-    const exchange = `syncsets.events.${type}`;
+    const exchange = eventExchange(type);
     this.#subscription = broker.consume(
       {
         queue: '',

@@ -21,8 +21,10 @@ export interface WorkSummary {
   queued: number;
   claimed: number;
   waiting: number;
-  /** Waiting keys whose last run failed. */
+  /** Waiting keys whose last run failed and that are tried again. */
   failing: number;
+  /** Waiting keys whose last run ended in a terminal error. */
+  parked: number;
   /** Seconds that the oldest queued key has waited. */
   oldestSeconds: number;
   workers: number;
@@ -247,7 +249,9 @@ export async function summarizeWork(
         (select count(*) from (select from syncsets.work w where w.controller = c.name and w.state = 'claimed' limit $2) q) as claimed,
         (select count(*) from (select from syncsets.work w where w.controller = c.name and w.state = 'waiting' limit $2) q) as waiting,
         (select count(*) from (select from syncsets.work w where w.controller = c.name and w.state = 'waiting'
-          and w.last_error is not null limit $2) q) as failing,
+          and w.last_error is not null and w.not_before < 'infinity' limit $2) q) as failing,
+        (select count(*) from (select from syncsets.work w where w.controller = c.name and w.state = 'waiting'
+          and w.not_before = 'infinity' limit $2) q) as parked,
         coalesce(extract(epoch from clock_timestamp() - (select w.queued_at from syncsets.work w where w.controller = c.name
           and w.state = 'queued' order by w.queued_at limit 1)), 0)::double precision as "oldestSeconds",
         (select count(*) from syncsets.workers k where k.controller = c.name and k.expires_at > clock_timestamp()) as workers,

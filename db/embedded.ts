@@ -8,7 +8,7 @@ import * as files from './embedded/files.js';
 import { readLock, takeLock } from './embedded/lock.js';
 import * as postmaster from './embedded/postmaster.js';
 import { freePort, Server, settings, type Launch } from './embedded/server.js';
-import { reasonOf } from './reason.js';
+import { reasonOf } from '../reason.js';
 
 /** How a running embedded database is reached. */
 export interface EmbeddedAddress {

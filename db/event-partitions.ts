@@ -24,6 +24,8 @@ export interface EventLogSize {
   partitions: number;
   /** How long ago the oldest partition began, in seconds; null: there is none. */
   seconds: number | null;
+  /** How long its events are kept, in seconds. */
+  keepSeconds: number;
   /** Events that the relay has yet to make work of, and to publish; what the log has lost is not published any more. */
   workLag: number;
   publishLag: number;
@@ -100,6 +102,7 @@ export async function measureEventLog(database: Database): Promise<EventLogSize[
     name: 'measure-event-log',
     text: `select t.type, t.version - t.log_start as events, coalesce(p.bytes, 0)::bigint as bytes, p.partitions,
         extract(epoch from clock_timestamp() - p.since)::double precision as seconds,
+        extract(epoch from t.keep_events)::double precision as "keepSeconds",
         t.version - c.work as "workLag", t.version - greatest(c.published, t.log_start) as "publishLag"
       from syncsets.types t join syncsets.cursors c using (type)
       cross join lateral (

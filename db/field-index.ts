@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import pg from 'pg';
 import type { Database, Log, Queries } from './database.js';
-import { reasonOf } from './reason.js';
+import { reasonOf } from '../reason.js';
 
 /** A top-level field with an index of its own. Numbers are ordered as numbers, everything else as text. */
 export interface IndexedField {

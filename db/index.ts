@@ -1,7 +1,6 @@
 export { Database, isDatabaseAway, sqlState, type DatabaseOptions, type Log } from './database.js';
 export { EmbeddedPostgres, findEmbedded, type EmbeddedAddress, type EmbeddedOptions } from './embedded.js';
 export { migrate } from './migrate.js';
-export { reasonOf } from './reason.js';
 export { parseConnection, type ConnectionVariables } from './parameters.js';
 export { ensureTypes, type TypeTable } from './types.js';
 export { raiseVersions, type RaisedVersion } from './versions.js';

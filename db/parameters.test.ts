@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseConnection } from './parameters.js';
-import { reasonOf } from './reason.js';
+import { reasonOf } from '../reason.js';
 
 function refused(variables: { DATABASE_URL?: string; POSTGRES_PARAMS?: string }): string {
   try {

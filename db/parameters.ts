@@ -3,7 +3,7 @@ import type { ConnectionOptions } from 'node:tls';
 import type { ClientConfig } from 'pg';
 import { passwordFor } from './passfile.js';
 import { PreferTls } from './prefer-tls.js';
-import { reasonOf } from './reason.js';
+import { reasonOf } from '../reason.js';
 
 /** The two settings that may say where Postgres is; either form is taken in either of them. */
 export interface ConnectionVariables {

@@ -9,7 +9,7 @@ import { promisify } from 'node:util';
 import pg from 'pg';
 import { EmbeddedPostgres } from './embedded.js';
 import { parseConnection } from './parameters.js';
-import { reasonOf } from './reason.js';
+import { reasonOf } from '../reason.js';
 
 const run = promisify(execFile);
 

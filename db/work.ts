@@ -363,7 +363,9 @@ export async function listWork(
         syncsets.rfc3339(queued_at) as "queuedAt", not_before = 'infinity' is true as parked,
         case when not_before < 'infinity' then syncsets.rfc3339(not_before) end as "notBefore"
       from syncsets.work where controller = $1
-        and ($2::text is null or state = $2 or ($2 = 'failing' and state = 'waiting' and last_error is not null))
+        and ($2::text is null or state = $2
+          or ($2 = 'failing' and state = 'waiting' and last_error is not null and not_before < 'infinity')
+          or ($2 = 'parked' and state = 'waiting' and not_before = 'infinity'))
         and (type, namespace, name) > ($3, $4, $5)
       order by type, namespace, name limit $6`,
     values: [

@@ -62,7 +62,8 @@ export interface KubernetesObject {
     ingress?: { from?: Peer[] }[];
     egress?: { to?: Peer[] }[];
     endpoints: { scheme?: string; authorization?: object }[];
-    triggers: { metadata: Labels }[];
+    triggers: { metadata: Labels; authenticationRef: { name: string } }[];
+    secretTargetRef: { parameter: string; name: string; key: string }[];
   };
 }
 

@@ -6,6 +6,7 @@ import { parse } from 'yaml';
 import { startControllers } from '../controllers/index.js';
 import { deployed, find, kubectl, root } from './kubernetesObjects.js';
 import { startApi, type TestApi } from './platform.js';
+import { groupingsOf, labelsLeft, readsOf, targetLabels } from './promql.js';
 import { sharedRabbit } from './rabbitmq.js';
 import { until } from './until.js';
 
@@ -13,7 +14,7 @@ const read = (file: string) => readFileSync(join(root, 'manifests/monitoring', f
 
 interface Panel {
   title: string;
-  targets?: { expr: string }[];
+  targets?: { expr: string; legendFormat: string }[];
 }
 interface Rule {
   alert: string;
@@ -27,15 +28,15 @@ const rules = (parse(read('alerts.yaml')) as { spec: { groups: { rules: Rule[] }
   group => group.rules,
 );
 
-/** The metrics that an expression of PromQL reads; all of ours have an underscore, as one of its functions has. */
-function metricsOf(expression: string): string[] {
-  const bare = expression.replace(/"[^"]*"/g, '').replace(/\b(by|on|without|ignoring)\s*\([^)]*\)/g, '');
-  const names = bare.replace(/\{[^}]*\}/g, '').match(/\b[a-z]+(_[a-z0-9]+)+\b/g) ?? [];
-  return names.filter(name => name !== 'histogram_quantile' && !name.startsWith('__'));
-}
+const targets = panels.flatMap(({ targets = [] }) => targets);
+const metricsOf = (expression: string) => readsOf(expression).map(({ metric }) => metric);
 
 describe('Monitoring', () => {
-  const served = new Set<string>();
+  /** The metrics that have a value, with their labels. */
+  const served = new Map<string, Set<string>>();
+  /** Those with a help text, by the name in it. */
+  const described = new Set<string>();
+  const labelsOf = (metric: string) => served.get(metric) ?? [];
   let ofControllers = '';
   let api: TestApi;
 
@@ -44,6 +45,7 @@ describe('Monitoring', () => {
     // With a broker, whose metrics are not there without one.
     const { url: amqpUrl } = await sharedRabbit();
     api = await startApi({ amqpUrl });
+    await api.call('PUT', '/v1/controllers/mapper', { type: 'clusters', watches: ['secrets'] });
     const controllers = startControllers({ apiUrl: api.url, healthPort: 0, log: () => undefined });
     await controllers.start();
     try {
@@ -52,10 +54,12 @@ describe('Monitoring', () => {
       await until(async () => (await text()).includes('method="PUT"'), { what: 'the registrations', deadline: 20_000 });
       for (const url of [api.url, `http://127.0.0.1:${String(controllers.healthPort)}`]) {
         const text = (ofControllers = await (await fetch(`${url}/metrics`)).text());
-        for (const [, name = '', type] of text.matchAll(/^# TYPE (\w+) (\w+)$/gm)) {
-          served.add(name);
-          if (type === 'histogram') for (const part of ['bucket', 'count', 'sum']) served.add(`${name}_${part}`);
-        }
+        for (const [, name = ''] of text.matchAll(/^# TYPE (\w+)/gm)) described.add(name);
+        for (const [, name = '', labels = ''] of text.matchAll(/^(\w+)(?:\{(.*)\})? \S+$/gm))
+          served.set(
+            name,
+            new Set([...labelsOf(name), ...[...labels.matchAll(/(\w+)="/g)].map(([, one = '']) => one)]),
+          );
       }
     } finally {
       await controllers.stop();
@@ -64,7 +68,7 @@ describe('Monitoring', () => {
   after(() => api.stop());
 
   it('draws in its dashboard only metrics that the API or the controllers serve', () => {
-    const drawn = panels.flatMap(({ targets = [] }) => targets.flatMap(({ expr }) => metricsOf(expr)));
+    const drawn = targets.flatMap(({ expr }) => metricsOf(expr));
     expect(drawn).to.include.members([
       'workqueue_depth',
       'controller_runtime_reconcile_total',
@@ -82,6 +86,40 @@ describe('Monitoring', () => {
         alert,
       ).to.deep.equal([]);
     }
+  });
+
+  it('selects, groups and matches by labels that those metrics have, and names no others', () => {
+    const has = (metric: string, label: string) =>
+      targetLabels.includes(label) || [...labelsOf(metric)].includes(label);
+    const check = (expr: string, words: string) => {
+      for (const { metric, labels } of readsOf(expr))
+        for (const label of labels) expect(has(metric, label), `${metric} has ${label}: ${expr}`).to.equal(true);
+      for (const { metrics, labels } of groupingsOf(expr)) {
+        expect(metrics, expr).to.not.be.empty;
+        for (const metric of metrics)
+          for (const label of labels) expect(has(metric, label), `${metric} has ${label}: ${expr}`).to.equal(true);
+      }
+      const told = [...words.matchAll(/\{\{\s*(?:\$labels\.)?(\w+)\s*\}\}/g)].map(([, label]) => label);
+      expect(labelsLeft(expr, labelsOf), `${words}: ${expr}`).to.include.members(told);
+    };
+    for (const { expr, legendFormat } of targets) check(expr, legendFormat);
+    for (const { expr, annotations } of rules) check(expr, Object.values(annotations).join(' '));
+    expect(() => check('sum by (job, contoller) (syncsets_hung_reconciles)', '')).to.throw('has contoller');
+    expect(() => check('max by (name) (workqueue_depth{nmae="a"}) > 0', '')).to.throw('has nmae');
+    expect(() => check('min(syncsets_broker_connected)', '{{type}}')).to.throw('{{type}}');
+  });
+
+  it('draws, or alerts on, everything that the platform serves of itself', () => {
+    const named = [...targets, ...rules].flatMap(({ expr }) => metricsOf(expr));
+    const own = [...described].filter(name => !/^(process|nodejs)_/.test(name));
+    const seen = (name: string) => ['', '_bucket', '_count', '_sum'].some(part => named.includes(name + part));
+    expect(own.filter(name => !seen(name))).to.deep.equal([]);
+  });
+
+  it('tells the bounds of the event log that the alert on its age compares with', async () => {
+    const text = await (await fetch(`${api.url}/metrics`)).text();
+    expect(text).to.include('syncsets_event_log_max_bytes{type="clusters"} 4294967296');
+    expect(text).to.include('syncsets_event_log_keep_seconds{type="clusters"} 86400');
   });
 
   it('counts the requests of controllers as controller-runtime does, by status, method and host', () => {
@@ -124,10 +162,23 @@ describe('Monitoring', () => {
       const places = triggers.map(({ metadata }) => metadata.valueLocation);
       const text = await (await fetch(`${api.url}/metrics`)).text();
       const offered = [...text.matchAll(/^(workqueue_depth\{name="[^"]+"\})/gm)].map(([place]) => place);
-      expect(places).to.have.members(offered);
+      expect(places).to.have.members(offered.filter(place => !place.includes('mapper')));
       for (const name of ['api', 'controllers']) {
         expect(find(objects, 'Deployment', name).spec).to.not.have.property('replicas');
       }
+    });
+
+    it('scales by what the API serves over HTTPS too, which KEDA trusts by the certificate of the component tls', () => {
+      const objects = deployed('syncsets:1', 'tls', 'autoscaling');
+      const trusted = { parameter: 'ca', name: 'api-tls', key: 'ca.crt' };
+      for (const { metadata, authenticationRef } of find(objects, 'ScaledObject', 'controllers').spec.triggers) {
+        expect(metadata).to.include({ url: 'https://api.syncsets.svc:7070/metrics', authMode: 'bearer' });
+        const { secretTargetRef } = find(objects, 'TriggerAuthentication', authenticationRef.name).spec;
+        expect(secretTargetRef.map(({ parameter }) => parameter)).to.have.members(['token', 'ca']);
+        expect(secretTargetRef).to.deep.include(trusted);
+      }
+      const alone = find(deployed('syncsets:1', 'autoscaling'), 'TriggerAuthentication', 'api-token').spec;
+      expect(alone.secretTargetRef).to.not.deep.include(trusted);
     });
   });
 });

@@ -20,6 +20,35 @@ export interface WorkerGauges {
   unfinished(): { total: number; longest: number };
 }
 
+/** What is read off each worker at a scrape: name, help, the label with the controller's name, value. */
+const gauges: [name: string, help: string, label: 'controller' | 'name', value: (one: WorkerGauges) => number][] = [
+  [
+    'syncsets_hung_reconciles',
+    'Reconciliations over their deadline that have not ended',
+    'controller',
+    one => one.hung(),
+  ],
+  ['controller_runtime_active_workers', 'Keys being worked on', 'controller', one => one.active()],
+  [
+    'controller_runtime_max_concurrent_reconciles',
+    'Keys that this process works on at once at most',
+    'controller',
+    one => one.slots,
+  ],
+  [
+    'workqueue_unfinished_work_seconds',
+    'Seconds of all unfinished reconciliations together',
+    'name',
+    one => one.unfinished().total,
+  ],
+  [
+    'workqueue_longest_running_processor_seconds',
+    'Seconds of the longest unfinished reconciliation',
+    'name',
+    one => one.unfinished().longest,
+  ],
+];
+
 /** The metrics of a process's controllers. */
 export class Metrics {
   readonly #total;
@@ -60,6 +89,7 @@ export class Metrics {
       'Errors that code of a reconciliation left for nobody to catch; no controller: not known whose',
       'controller',
     );
+    this.#panics.inc({ controller: '' }, 0);
     this.#retries = counter('workqueue_retries_total', 'Keys that are tried again after an error', 'name');
     this.#lost = counter(
       'syncsets_claims_lost_total',
@@ -87,37 +117,18 @@ export class Metrics {
       buckets: [0.001, 0.01, 0.1, 1, 10, 60, 600],
       registers,
     });
-    this.#gauge(
-      registers,
-      'syncsets_hung_reconciles',
-      'Reconciliations over their deadline that have not ended',
-      'controller',
-      one => one.hung(),
-    );
-    this.#gauge(registers, 'controller_runtime_active_workers', 'Keys being worked on', 'controller', one =>
-      one.active(),
-    );
-    this.#gauge(
-      registers,
-      'controller_runtime_max_concurrent_reconciles',
-      'Keys that this process works on at once at most',
-      'controller',
-      one => one.slots,
-    );
-    this.#gauge(
-      registers,
-      'workqueue_unfinished_work_seconds',
-      'Seconds of all unfinished reconciliations together',
-      'name',
-      one => one.unfinished().total,
-    );
-    this.#gauge(
-      registers,
-      'workqueue_longest_running_processor_seconds',
-      'Seconds of the longest unfinished reconciliation',
-      'name',
-      one => one.unfinished().longest,
-    );
+    for (const [name, help, label, value] of gauges) {
+      const shown = this.#gauges;
+      new Gauge({
+        name,
+        help,
+        labelNames: [label],
+        registers,
+        collect() {
+          for (const one of shown) this.set({ [label]: one.controller }, value(one));
+        },
+      });
+    }
   }
 
   /** The metrics of one worker; its labels are resolved once, not at each result. */
@@ -137,7 +148,10 @@ export class Metrics {
     const lost = this.#lost.labels({ controller });
     const work = this.#work.labels({ name: controller });
     // Shown from the beginning: a counter that appears with its first increment hides that increment from rate().
-    this.#panics.labels({ controller });
+    for (const one of [...Object.values(totals), errors, retries, terminal, timeouts, lost]) one.inc(0);
+    this.#panics.inc({ controller }, 0);
+    this.#seconds.zero({ controller });
+    this.#work.zero({ name: controller });
     return {
       result: (result, taken) => {
         totals[result].inc();
@@ -162,24 +176,5 @@ export class Metrics {
   /** An error that nobody caught; `controller` is empty where it is not known whose it was. */
   uncaught(controller: string): void {
     this.#panics.inc({ controller });
-  }
-
-  #gauge(
-    registers: Registry[],
-    name: string,
-    help: string,
-    label: 'controller' | 'name',
-    value: (one: WorkerGauges) => number,
-  ): void {
-    const gauges = this.#gauges;
-    new Gauge({
-      name,
-      help,
-      labelNames: [label],
-      registers,
-      collect() {
-        for (const one of gauges) this.set({ [label]: one.controller }, value(one));
-      },
-    });
   }
 }

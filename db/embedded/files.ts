@@ -15,7 +15,7 @@ import {
 } from 'node:fs/promises';
 import { isAbsolute, join, relative, resolve } from 'node:path';
 import { passwordFor } from '../passfile.js';
-import { reasonOf } from '../reason.js';
+import { reasonOf } from '../../reason.js';
 
 /** The user that the server runs as; undefined where it is the user that we are. */
 export interface Account {

@@ -1,0 +1,69 @@
+import { expect } from 'chai';
+import { Connection } from 'rabbitmq-client';
+import { eventExchange, parkingQueue } from '../amqp.js';
+import { Database, ensureTypes } from '../db/index.js';
+import { createDatabase, type TestDatabase } from '../test/postgres.js';
+import { sharedRabbit } from '../test/rabbitmq.js';
+import { until } from '../test/until.js';
+import { Bus } from './bus.js';
+
+const types = ['curious', 'others'];
+
+describe('what a replica tells of the broker', function () {
+  this.timeout(90_000);
+  let own: TestDatabase;
+  let database: Database;
+  let broker: Connection;
+  let bus: Bus;
+  before(async () => {
+    const { url } = await sharedRabbit();
+    own = await createDatabase();
+    database = new Database({ connection: { connectionString: own.url }, log: () => undefined });
+    await ensureTypes(
+      database,
+      types.map(type => ({ type, namespaced: true })),
+    );
+    broker = new Connection({ url: url });
+    const options = { database, types, amqpUrl: url, eventLogMax: 2 ** 32, log: () => undefined };
+    bus = new Bus({ ...options, instance: 'one' });
+  });
+  after(async () => {
+    await bus.stop();
+    await broker.close();
+    await database.stop();
+    await own.drop();
+  });
+
+  it('is what they look after now: who lost the lead tells no old number, nor does it when it comes back', async () => {
+    const exchange = eventExchange('curious');
+    await broker.exchangeDeclare({ exchange, type: 'direct', durable: true });
+    await broker.queueDeclare(parkingQueue);
+    await broker.queuePurge(parkingQueue);
+    const publisher = broker.createPublisher({ confirm: true });
+    await publisher.send({ routingKey: parkingQueue.queue, durable: true }, 'not ours');
+    await publisher.close();
+    await bus.start();
+    const told = (parked: number, problems: number) => () =>
+      bus.broker?.parked === parked && bus.broker.problems === problems;
+    // Each registration makes the leader look at the broker, which it does every 10 s besides.
+    const look = () => (bus.registered(), told(1, 1)());
+    await until(look, { what: 'both findings', deadline: 30_000 });
+
+    // Another one leads the work, then the relays too.
+    const give = (names: string) =>
+      database.query({
+        text: `update syncsets.leases set holder = gen_random_uuid(), expires_at = clock_timestamp() + interval '1 hour'
+          where name like $1 and not name like 'replica:%'`,
+        values: [names],
+      });
+    await give('work');
+    await until(told(0, 1), { what: 'only what the relay found' });
+    await give('relay:%');
+    await until(told(0, 0), { what: 'nothing that others look after now' });
+    await broker.queuePurge(parkingQueue);
+    await broker.exchangeDelete({ exchange });
+    await database.query({ text: `delete from syncsets.leases where not name like 'replica:%'` });
+    await until(() => bus.relays('curious'), { what: 'the relay to be back' });
+    expect(told(0, 0)()).to.equal(true);
+  });
+});

@@ -1,0 +1,55 @@
+import { expect } from 'chai';
+import { Database, ensureTypes, listNotices, recordNotice } from '../db/index.js';
+import { createDatabase, type TestDatabase } from '../test/postgres.js';
+import { until } from '../test/until.js';
+import { Housekeeping } from './housekeeping.js';
+import { Wakeups } from './wakeups.js';
+
+describe('housekeeping', () => {
+  let own: TestDatabase;
+  let database: Database;
+  const said: string[] = [];
+  before(async () => {
+    own = await createDatabase();
+    database = new Database({ connection: { connectionString: own.url }, log: () => undefined });
+    await ensureTypes(database, [
+      { type: 'broken', namespaced: true },
+      { type: 'sound', namespaced: true },
+    ]);
+  });
+  after(async () => {
+    await database.stop();
+    await own.drop();
+  });
+
+  it('looks after the other logs, notices and workers while the log of one type cannot be looked after', async () => {
+    const partitions = () =>
+      database.query<{ name: string }>({
+        text: `select inhrelid::regclass::text as name from pg_inherits where inhparent = 'syncsets.events_sound'::regclass`,
+      });
+    const [one] = await partitions();
+    const made = (await partitions()).length;
+    await database.query({ text: `drop table ${one?.name}` });
+    await database.query({ text: 'alter table syncsets.events_broken rename to elsewhere' });
+    await recordNotice(database, 'sound', { namespace: 'a', name: 'b' }, { actor: 'c', reason: 'Old', message: 'old' });
+    await database.query({ text: `update syncsets.notices set last_at = clock_timestamp() - interval '25 hours'` });
+    const housekeeping = new Housekeeping({
+      database,
+      types: ['broken', 'sound'],
+      wakeups: new Wakeups(database, () => undefined),
+      leads: () => true,
+      eventLogMax: 2 ** 32,
+      log: (_, message, fields) => said.push(`${message} ${JSON.stringify(fields)}`),
+    });
+    housekeeping.start();
+    try {
+      await until(async () => (await partitions()).length === made, { what: 'the partition of the sound type' });
+      const notices = () => listNotices(database, 'sound', { namespace: 'a', name: 'b' });
+      await until(async () => (await notices()).length === 0, { what: 'the old notice to go' });
+      await until(() => said.some(line => line.includes('broken: ')), { what: 'a word about the broken type' });
+    } finally {
+      await housekeeping.stop();
+    }
+    expect(said.filter(line => !line.includes('event log retention'))).to.deep.equal([]);
+  });
+});
