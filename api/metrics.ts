@@ -1,13 +1,15 @@
-import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client';
+import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics, type Metric } from 'prom-client';
 import type { BrokerState, Bus } from '../bus/index.js';
 import {
   measureEventLog,
   summarizeWork,
   type Database,
   type EventLogSize,
+  type Log,
   type MapSummary,
   type WorkSummary,
 } from '../db/index.js';
+import { reasonOf } from '../reason.js';
 
 /** Keys of a controller and a state that are counted for a scrape: more than any autoscaler asks for. */
 const counted = 10_000;
@@ -127,6 +129,9 @@ export interface MetricsOptions {
   types: string[];
   /** Open watch connections. */
   watchers: () => number;
+  /** Metrics that are counted elsewhere, to be shown with these. */
+  others: Metric[];
+  log: Log;
 }
 
 /** The metrics of one API process. */
@@ -160,10 +165,13 @@ export class Metrics {
   readonly #work = new Gauges(this.#registry, ['name'], ofWork);
   readonly #maps = new Gauges(this.#registry, ['name', 'type'], ofMap);
   readonly #logs = new Gauges(this.#registry, ['type'], ofLog);
+  /** Why the last scrape was incomplete. */
+  #reason: string | undefined;
 
   constructor(options: MetricsOptions) {
     this.#options = options;
     collectDefaultMetrics({ register: this.#registry });
+    for (const one of options.others) this.#registry.registerMetric(one);
     if (options.bus.broker) this.#broker = new Gauges<BrokerState, never>(this.#registry, [], ofBroker);
   }
 
@@ -187,13 +195,23 @@ export class Metrics {
   /** Counts what is in the database. One that is away must not take the other metrics along. */
   async #count(): Promise<void> {
     const { bus, database } = this.#options;
-    const summaries = await summarizeWork(database, { limit: counted }).catch(() => undefined);
-    const logs = await measureEventLog(database).catch(() => undefined);
-    if (!summaries || !logs) this.#errors.inc();
+    const [summaries, logs] = await Promise.all([
+      summarizeWork(database, { limit: counted }).catch((error: unknown) => this.#incomplete(error)),
+      measureEventLog(database).catch((error: unknown) => this.#incomplete(error)),
+    ]);
+    if (summaries && logs) this.#reason = undefined;
     const { broker, eventLogMax } = bus;
     this.#logs.show((logs ?? []).map(log => ({ labels: { type: log.type }, row: { ...log, broker, eventLogMax } })));
     const work = [...(summaries ?? [])];
     this.#work.show(work.map(([name, row]) => ({ labels: { name }, row })));
     this.#maps.show(work.flatMap(([name, { maps }]) => maps.map(row => ({ labels: { name, type: row.type }, row }))));
+  }
+
+  /** Said once for each reason; there is a scrape every few seconds. */
+  #incomplete(error: unknown): undefined {
+    this.#errors.inc();
+    const reason = reasonOf(error);
+    if (reason !== this.#reason) this.#options.log('warn', 'metrics are incomplete', { reason });
+    this.#reason = reason;
   }
 }

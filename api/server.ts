@@ -94,6 +94,7 @@ export class ApiServer {
       types: types.map(type => type.type),
       watchers: () => watches.connections,
       others: queue.all,
+      log,
     });
     const { headers, body, stalled } = this.#options.timeouts ?? patience;
     const accepting = () => this.#accepting;
