@@ -66,7 +66,7 @@ export class Bus {
     this.#rabbit = rabbit;
     const leads = (name: string) => () => this.#leadership.leads(name);
     // What a replica does with a part that it gains. What it found on the broker when it led the part last is out of date.
-    const parts = new Map([[work, () => rabbit?.lookAnew()]]);
+    const parts = new Map([[work, () => rabbit?.topology.lookAnew()]]);
     for (const type of types) {
       const part = relayOf(type);
       const relay = new Relay({
@@ -80,7 +80,7 @@ export class Bus {
       });
       this.#relays.push(relay);
       parts.set(part, () => {
-        rabbit?.lookAnew(eventExchange(type));
+        rabbit?.topology.lookAnew(eventExchange(type));
         relay.wake();
       });
       this.#traces.set(type, new Traces(this.tail(type)));
@@ -150,7 +150,7 @@ export class Bus {
     // A replica looks after what it leads: what another one has mended or emptied since would stand here for ever.
     const own = this.#options.types.filter(type => this.relays(type)).map(eventExchange);
     const problems = rabbit.problems.filter(name => leadsWork || own.includes(name));
-    return { state, parked: leadsWork ? rabbit.parked : 0, problems: problems.length };
+    return { state, parked: leadsWork ? rabbit.topology.parked : 0, problems: problems.length };
   }
 
   /** Whether this replica relays the events of a type now. */

@@ -13,7 +13,8 @@ import {
 import { reasonOf } from '../reason.js';
 import { Feed } from './feed.js';
 import { Loop } from './loop.js';
-import type { RabbitTransport, WorkMessage } from './rabbitmq.js';
+import type { WorkMessage } from './messages.js';
+import type { RabbitTransport } from './rabbitmq.js';
 import type { Wakeups } from './wakeups.js';
 
 /** Milliseconds between looks at all controllers: for wake-ups that were missed, and for what other replicas handed out. */
@@ -235,7 +236,7 @@ export class Feeder {
 
   async #sweep(): Promise<boolean> {
     if (!this.#leads() || !this.#rabbit.connected) return false;
-    await this.#rabbit.inspect();
+    await this.#rabbit.topology.inspect();
     for (const { controller, out } of await sentKeys(this.#database)) {
       try {
         const depth = await this.#rabbit.depth(controller);

@@ -169,6 +169,27 @@ describe('starting', function () {
       }
     });
 
+    it('has controllers wait that cannot reach it, and says which setting they lack', async () => {
+      const plain = { API_URL: api.url.replace('https', 'http'), API_TOKEN: token };
+      const untrusting = begin('controllers', { API_URL: api.url, API_TOKEN: token });
+      const misnamed = begin('controllers', { ...plain, API_CA_FILE: files().ca });
+      try {
+        const remedies = [
+          { process: untrusting, remedy: /API_CA_FILE is to name the certificate of the authority/ },
+          { process: misnamed, remedy: /API_URL says where it is/ },
+        ];
+        for (const { process, remedy } of remedies) {
+          const told = () => said(process.output, 'the API is away').some(line => remedy.test(String(line['remedy'])));
+          await until(told, { what: `${remedy.source} in ${process.output.join('\n')}`, deadline: 20_000 });
+        }
+      } finally {
+        for (const { child, ended } of [untrusting, misnamed]) {
+          child.kill('SIGTERM');
+          await ended;
+        }
+      }
+    });
+
     it('shows a renewed certificate without a restart, and keeps the old one until certificate and key fit', async () => {
       const first = await shown();
       await writeFile(files().key, 'half of a ke');

@@ -8,6 +8,7 @@ import {
   type MapClaim,
   type Resource,
 } from '../../client/index.js';
+import { remedyFor } from './away.js';
 import { Claimer } from './claimer.js';
 import type { Controller } from './controller.js';
 import { Lease } from './lease.js';
@@ -256,6 +257,6 @@ export class Worker<T extends Resource> {
     if (now !== this.#away) return;
     this.#away = !now;
     if (now) this.#log.info({}, 'the API answers again');
-    else this.#log.warn({ error: messageOf(error) }, 'the API is away; waiting for it (API_URL says where it is)');
+    else this.#log.warn({ error: messageOf(error), remedy: remedyFor(error) }, 'the API is away; waiting for it');
   }
 }
