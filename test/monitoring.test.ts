@@ -46,6 +46,13 @@ describe('Monitoring', () => {
     const { url: amqpUrl } = await sharedRabbit();
     api = await startApi({ amqpUrl });
     await api.call('PUT', '/v1/controllers/mapper', { type: 'clusters', watches: ['secrets'] });
+    // A key that is claimed shows how long it was queued.
+    await api.call('POST', '/v1/clusters', { name: 'claimed' });
+    const claimed = async () => {
+      const claim = { worker: 'w', max: 1, waitSeconds: 5 };
+      return (await api.call('POST', '/v1/controllers/mapper/claims', claim)).body.claims.length > 0;
+    };
+    await until(claimed, { what: 'a claim', deadline: 20_000 });
     const controllers = startControllers({ apiUrl: api.url, healthPort: 0, log: () => undefined });
     await controllers.start();
     try {
