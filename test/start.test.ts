@@ -179,7 +179,8 @@ describe('starting', function () {
           { process: misnamed, remedy: /API_URL says where it is/ },
         ];
         for (const { process, remedy } of remedies) {
-          const told = () => said(process.output, 'the API is away').some(line => remedy.test(String(line['remedy'])));
+          const told = () =>
+            said(process.output, 'the API is away; waiting for it').some(line => remedy.test(String(line['remedy'])));
           await until(told, { what: `${remedy.source} in ${process.output.join('\n')}`, deadline: 20_000 });
         }
       } finally {
