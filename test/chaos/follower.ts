@@ -52,6 +52,7 @@ export class Follower {
     this.received++;
     if (version <= seen) {
       this.repeated++;
+      this.#violations.note(key, `${this.name} ${op} ${version} again`);
       if (this.#repeats) return;
       // Who gets every version has had this one; a gap was told when it happened.
       const kind = this.#complete ? 'doubled' : 'doubled or reordered';
