@@ -358,6 +358,7 @@ describe('embedded Postgres', function () {
       // A copy of the room without node_modules above it.
       await writeFile(join(parent, 'package.json'), '{ "type": "module" }');
       await cp(fileURLToPath(source('.')), join(parent, 'db'), { recursive: true });
+      await cp(fileURLToPath(source('../reason.ts')), join(parent, 'reason.ts'));
       const code = `import { findInstalled } from '${join(parent, 'db', 'embedded', 'binaries.ts')}'; await findInstalled()`;
       const tsx = createRequire(import.meta.url).resolve('tsx');
       const missing = run(process.execPath, ['--import', tsx, '--input-type=module', '-e', code], { cwd: parent });
