@@ -169,6 +169,15 @@ $$;
 
 -- As before, and a key that was enqueued for later while it was claimed is due at that time, or when its result says, whichever comes
 -- first.
+-- Where 0013 was run before its last change, the worker's place holds whether the claim was held.
+do $$
+begin
+  if exists (select from pg_attribute a where a.attrelid = 'syncsets.judged'::regclass and a.attname = 'held') then
+    alter type syncsets.judged rename attribute held to worker;
+    alter type syncsets.judged alter attribute worker type text;
+  end if;
+end
+$$;
 alter type syncsets.judged add attribute timer timestamptz, add attribute timer_priority integer;
 create or replace function syncsets.done(p_controller text, p_results jsonb)
 returns table (i integer, state text, queued boolean)
