@@ -31,10 +31,15 @@ export function workBody(message: WorkMessage): Buffer {
   );
 }
 
-/** What a message on a type's exchange says. */
-export function eventBody(type: string, event: LogEvent): Buffer {
+/**
+ * What a message on a type's exchange says: JSON that begins with `head`, goes on with `object`, which may be empty, and ends with a
+ * brace. `size`: of all three, in bytes.
+ */
+export function eventText(type: string, event: LogEvent): { head: string; object: string; size: number } {
   const { op, version, previous, object } = event;
-  const large = Buffer.byteLength(object) > largestObject;
-  const head = `{"op":"${op}","type":"${type}","resourceVersion":"${version}","previousResourceVersion":"${previous}",`;
-  return Buffer.from(head + (large ? '"truncated":true}' : `"object":${object}}`));
+  const bytes = Buffer.byteLength(object);
+  const large = bytes > largestObject;
+  const start = `{"op":"${op}","type":"${type}","resourceVersion":"${version}","previousResourceVersion":"${previous}",`;
+  const head = start + (large ? '"truncated":true' : '"object":');
+  return { head, object: large ? '' : object, size: Buffer.byteLength(head) + (large ? 0 : bytes) + 1 };
 }
