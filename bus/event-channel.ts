@@ -36,6 +36,8 @@ export class EventChannel {
   /**
    * Publishes events of a type to a fanout exchange, in their order and after those of earlier calls; returns when the broker has
    * confirmed all. Throws when it has not, and, with nothing sent, when `failed` aborts before there is a channel.
+   *
+   * @param events one at least
    */
   async publish(exchange: string, type: string, events: readonly LogEvent[], failed: AbortSignal): Promise<void> {
     const channel = await this.#opened();

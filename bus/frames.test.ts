@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { expect } from 'chai';
 import { Connection, type AsyncMessage } from 'rabbitmq-client';
 import { eventExchange } from '../amqp.js';
@@ -129,6 +130,17 @@ describe('the messages of events', () => {
     expect(messages.map(({ headers }) => Number(headers?.['resourceVersion']))).to.deep.equal(
       Array.from({ length: 2_400 }, (_, at) => at + 1),
     );
+  });
+
+  it('go in the order in which they were given, also while their exchange is being declared', async () => {
+    rabbit.topology.undeclared();
+    const sent = [rabbit.publish(type, [event(1, '{}')], never), rabbit.publish(type, [event(2, '{}')], never)];
+    // The first look at the exchange is over, the second one is not.
+    while (!rabbit.topology.isDeclared(exchange)) await nextTurn();
+    sent.push(rabbit.publish(type, [event(3, '{}')], never));
+    await Promise.all(sent);
+    await until(() => messages.length === 3, { what: 'all messages' });
+    expect(messages.map(({ headers }) => headers?.['resourceVersion'])).to.deep.equal(['1', '2', '3']);
   });
 
   it('fail as a whole when the exchange is gone, and come with the next try, which declares it again', async () => {

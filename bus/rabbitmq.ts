@@ -35,6 +35,8 @@ export class RabbitTransport {
   readonly #log: Log;
   /** Batches of events that the broker has not confirmed, when it last confirmed one, and how long that may take. */
   readonly #events = { underway: 0, heardAt: 0, patience: moveAfter.first };
+  /** By exchange, whether it was there for the newest batch of events. */
+  readonly #preparing = new Map<string, Promise<void>>();
   readonly #watchdog: NodeJS.Timeout | undefined;
   /** How many messages came back because their queue was not there, by queue. */
   readonly #returned = new Map<string, number>();
@@ -127,13 +129,27 @@ export class RabbitTransport {
     const exchange = eventExchange(type);
     if (this.#events.underway++ === 0) this.#events.heardAt = performance.now();
     try {
-      await this.topology.declareExchange(exchange);
+      await this.#prepared(exchange);
       await this.#eventChannel.publish(exchange, type, events, failed).catch((error: unknown) => this.#refused(error));
       this.#events.heardAt = performance.now();
       this.#events.patience = moveAfter.first;
     } finally {
       this.#events.underway--;
     }
+  }
+
+  /**
+   * Declares an exchange where that is needed, for one call after the other: without that, of three batches the third went before
+   * the second when it came while the second asked for what the first had just declared. Those behind one that fails fail too.
+   */
+  #prepared(exchange: string): Promise<void> {
+    const before = this.#preparing.get(exchange) ?? Promise.resolve();
+    const prepared = before.then(() => this.topology.declareExchange(exchange));
+    this.#preparing.set(exchange, prepared);
+    prepared.catch(() => {
+      if (this.#preparing.get(exchange) === prepared) this.#preparing.delete(exchange);
+    });
+    return prepared;
   }
 
   /** Whether the queue of a controller was there when it was looked at last. */
