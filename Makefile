@@ -4,7 +4,7 @@ SHELL := /bin/bash
 NPM := npm --no-update-notifier --no-fund --no-audit
 
 types := $(wildcard api/types/*.ts)
-sources := $(shell find api bus client controllers db kubernetes tracing \( -name '*.ts' -o -name '*.sql' \) -not -path 'client/generated/*' 2>/dev/null) $(wildcard *.ts)
+sources := $(shell find api bus client controllers db kubernetes roles tracing \( -name '*.ts' -o -name '*.sql' \) -not -path 'client/generated/*' 2>/dev/null) $(wildcard *.ts)
 
 .PHONY: help
 help: ## Show what there is
