@@ -13,10 +13,7 @@ export function requireToken(token: string) {
         new ApiError(
           'Unauthorized',
           'Send the header "Authorization: Bearer <token>" with the token in API_TOKEN of the server.',
-          undefined,
-          {
-            'WWW-Authenticate': 'Bearer',
-          },
+          { headers: { 'WWW-Authenticate': 'Bearer' } },
         ),
       );
     }

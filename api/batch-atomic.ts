@@ -174,5 +174,8 @@ function blamed(error: ApiError, index: number): ApiError {
     { path, message: error.message },
     ...(error.details ?? []).map(detail => ({ ...detail, path: `${path}.${detail.path}` })),
   ];
-  return new ApiError(error.code, `${path}: ${error.message} Nothing of the batch was stored.`, details, error.headers);
+  return new ApiError(error.code, `${path}: ${error.message} Nothing of the batch was stored.`, {
+    details,
+    headers: error.headers,
+  });
 }

@@ -29,14 +29,14 @@ export function answerErrors(log: Log) {
     const shown =
       known ??
       new ApiError('Internal', `This is a defect of the server. Its log says more under the request id ${request.id}.`);
-    const { code, status, message, details, headers, next } = shown;
+    const { code, status, message, details, headers, continueToken } = shown;
     const body: ErrorBody = {
       error: {
         code,
         status,
         message,
         ...(details ? { details } : {}),
-        ...(next === undefined ? {} : { continue: next }),
+        ...(continueToken === undefined ? {} : { continue: continueToken }),
         requestId: request.id,
       },
     };
@@ -70,7 +70,7 @@ function translate(error: ValidateError): ApiError {
   const errors = fieldErrors(error);
   if (errors.some(one => one.query)) {
     const details = errors.filter(one => one.query).map(({ path, message }) => ({ path, message }));
-    return new ApiError('InvalidQuery', details.map(one => `${one.path}: ${one.message}`).join('; '), details);
+    return new ApiError('InvalidQuery', details.map(one => `${one.path}: ${one.message}`).join('; '), { details });
   }
   const unknown = errors.filter(one => one.unknown);
   if (unknown.length > 0) return unknownFieldError(unknown);

@@ -24,6 +24,7 @@ export const catalogue = {
   Timeout: 504,
 } as const;
 
+/** A code of the catalogue. */
 export type ErrorCode = keyof typeof catalogue;
 
 /** One thing that is wrong, and where. */
@@ -55,19 +56,38 @@ export interface ErrorBody {
   };
 }
 
-/** An answer that is an error of the catalogue. Throw it anywhere; the error handler translates it once. */
+/** What an error answer says beside its code and message. */
+export interface ErrorParts {
+  /** All violations, each with its path. */
+  details?: ErrorDetail[];
+  /** Further headers of the answer, such as `Retry-After`. */
+  headers?: Record<string, string>;
+  /** For a page of a list that is `Expired`: the token that goes on after the same object, in the state of now. */
+  continueToken?: string;
+}
+
+/**
+ * An answer that is an error of the catalogue. Throw it anywhere; the error handler translates it once.
+ *
+ * @example
+ * throw new ApiError('Unavailable', 'The database cannot take this now; try again.', { headers: { 'Retry-After': '1' } });
+ */
 export class ApiError extends Error {
   readonly status: number;
+  readonly details: ErrorDetail[] | undefined;
+  readonly headers: Record<string, string>;
+  readonly continueToken: string | undefined;
 
   constructor(
     readonly code: ErrorCode,
     message: string,
-    readonly details?: ErrorDetail[],
-    readonly headers: Record<string, string> = {},
-    readonly next?: string,
+    { details, headers = {}, continueToken }: ErrorParts = {},
   ) {
     super(message);
     this.status = catalogue[code];
+    this.details = details;
+    this.headers = headers;
+    this.continueToken = continueToken;
   }
 }
 
@@ -82,16 +102,17 @@ export function toApiError(error: unknown): ApiError | undefined {
     return new ApiError(
       'Unavailable',
       'The database does not answer. Try again; a write may have been stored, read before you repeat it.',
-      undefined,
-      { 'Retry-After': '1' },
+      { headers: { 'Retry-After': '1' } },
     );
   }
   // A foreign key: only workers have one, to their controller, which was deleted a moment ago.
   if (sqlState(error) === '23503') return notFound('The controller');
   // 40: serialization failure, deadlock; 53: out of disk, memory or connections; 25006: a standby that still has our connections
   if (/^(40|53|25006)/.test(sqlState(error) ?? '')) {
-    return new ApiError('Unavailable', 'The database cannot take this now; try again.', undefined, {
-      'Retry-After': '1',
+    return new ApiError('Unavailable', 'The database cannot take this now; try again.', {
+      headers: {
+        'Retry-After': '1',
+      },
     });
   }
   // 57014: statement_timeout, 55P03: lock_timeout
@@ -104,6 +125,7 @@ export function toApiError(error: unknown): ApiError | undefined {
   return undefined;
 }
 
+/** For a version whose events are no longer kept, or that the log has not reached. */
 export function expired(version: number | string): ApiError {
   return new ApiError(
     'Expired',
@@ -111,6 +133,7 @@ export function expired(version: number | string): ApiError {
   );
 }
 
+/** For something that is named and is not there, such as `The controller`. */
 export function notFound(what: string): ApiError {
   return new ApiError('NotFound', `${what} does not exist.`);
 }

@@ -59,8 +59,7 @@ export class Idempotency {
         throw new ApiError(
           'Conflict',
           'A request with this Idempotency-Key is under way; send it again later for its answer.',
-          undefined,
-          { 'Retry-After': '1' },
+          { headers: { 'Retry-After': '1' } },
         );
       }
     }
@@ -110,7 +109,7 @@ export function usedKey(): ApiError {
   return new ApiError(
     'Invalid',
     'Another request was sent with this Idempotency-Key within 24 hours; choose a new key for a new request.',
-    [{ path: 'Idempotency-Key', message: 'was used for another request' }],
+    { details: [{ path: 'Idempotency-Key', message: 'was used for another request' }] },
   );
 }
 

@@ -53,9 +53,11 @@ export class JsonPatch {
         refuseSecrets(step, secretFields);
         carryOut(root, step, budget);
       } catch (error) {
-        if (error instanceof TestFailed) throw new ApiError('Conflict', `[${i}]: ${error.message}`, at(i, error));
+        if (error instanceof TestFailed)
+          throw new ApiError('Conflict', `[${i}]: ${error.message}`, { details: at(i, error) });
         if (error instanceof StepFailed) throw invalid(at(i, error));
-        if (error instanceof OverBudget) throw new ApiError('TooLarge', `[${i}]: ${error.message}`, at(i, error));
+        if (error instanceof OverBudget)
+          throw new ApiError('TooLarge', `[${i}]: ${error.message}`, { details: at(i, error) });
         throw error;
       }
     }

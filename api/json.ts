@@ -71,7 +71,8 @@ function parseAny(text: string): unknown {
     throw new ApiError('InvalidJson', `The body is not JSON: ${describe(error, text)}`);
   }
   const violations = unstorable(value, text, hasLong);
-  if (violations.length > 0) throw new ApiError('Invalid', 'The body holds what cannot be stored.', violations);
+  if (violations.length > 0)
+    throw new ApiError('Invalid', 'The body holds what cannot be stored.', { details: violations });
   return value;
 }
 

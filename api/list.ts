@@ -180,9 +180,7 @@ function pageGone(secrets: Secrets, query: string, after: Place): ApiError {
   return new ApiError(
     'Expired',
     'The state that this list shows is no longer in the event log. List again from the start; or go on with the token in "continue", whose pages show the state of now, so that what changed before them is missed.',
-    undefined,
-    {},
-    continueToken(secrets, query, { version: undefined, after }),
+    { continueToken: continueToken(secrets, query, { version: undefined, after }) },
   );
 }
 

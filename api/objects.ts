@@ -104,8 +104,7 @@ export class Objects {
       throw new ApiError(
         'TooManyRequests',
         `Writes of ${type.type} wait longer than ${maxQueueAge / 1000} s; try again later.`,
-        undefined,
-        { 'Retry-After': '1' },
+        { headers: { 'Retry-After': '1' } },
       );
     }
     return this.#store.write(type.type, item);

@@ -27,7 +27,7 @@ export function invalid(details: ErrorDetail[]): ApiError {
   return new ApiError(
     'Invalid',
     details.length === 1 && first ? `${first.path}: ${first.message}` : `${details.length} fields are not valid.`,
-    details.slice(0, mostDetails),
+    { details: details.slice(0, mostDetails) },
   );
 }
 
@@ -36,7 +36,7 @@ export function unknownFieldError(fields: FieldError[]): ApiError {
   return new ApiError(
     'UnknownField',
     `Unknown field${details.length > 1 ? 's' : ''}: ${details.map(one => one.path).join(', ')}.`,
-    details,
+    { details },
   );
 }
 
@@ -99,7 +99,12 @@ export function refused(type: TypeDefinition, key: Key, result: WriteResult): Ap
       return new ApiError(
         'NotUnique',
         `${place(type.type, result.match)} has the same ${result.match.fields.join(', ')}; choose another value (rule "${result.match.rule}").`,
-        result.match.fields.map(path => ({ path, message: `${place(type.type, result.match)} has this value` })),
+        {
+          details: result.match.fields.map(path => ({
+            path,
+            message: `${place(type.type, result.match)} has this value`,
+          })),
+        },
       );
     case 'target':
       return invalid(
@@ -112,9 +117,14 @@ export function refused(type: TypeDefinition, key: Key, result: WriteResult): Ap
       return new ApiError(
         'Referenced',
         `${describe(type, key)} is referred to by ${result.count === 1 ? 'an object' : `${result.count} objects`}; change or delete ${result.count === 1 ? 'it' : 'them'} first.`,
-        result.by.flatMap(match =>
-          match.fields.map(path => ({ path, message: `${place('', match)} refers to it here (rule "${match.rule}")` })),
-        ),
+        {
+          details: result.by.flatMap(match =>
+            match.fields.map(path => ({
+              path,
+              message: `${place('', match)} refers to it here (rule "${match.rule}")`,
+            })),
+          ),
+        },
       );
     case 'repeated':
       return new Repeated(result.answer);

@@ -172,8 +172,8 @@ function collect(stream: Readable, limit: number, patience: number): Promise<Buf
     const late = setTimeout(() => {
       stream.removeAllListeners('data').pause();
       reject(
-        new ApiError('Timeout', `The body did not arrive within ${patience / 1_000} s.`, undefined, {
-          Connection: 'close',
+        new ApiError('Timeout', `The body did not arrive within ${patience / 1_000} s.`, {
+          headers: { Connection: 'close' },
         }),
       );
     }, patience);
@@ -199,7 +199,7 @@ function collect(stream: Readable, limit: number, patience: number): Promise<Buf
 
 // The rest of the body is not read: the connection cannot be used again.
 function tooLarge(limit: number): ApiError {
-  return new ApiError('TooLarge', `The body is larger than the limit of ${limit} bytes.`, undefined, {
-    Connection: 'close',
+  return new ApiError('TooLarge', `The body is larger than the limit of ${limit} bytes.`, {
+    headers: { Connection: 'close' },
   });
 }

@@ -117,7 +117,9 @@ function fieldCondition(type: TypeDefinition, part: string): FieldCondition {
   // Without the condition, which holds a guess at the value.
   if (type.secrets.some(secret => secret.field === head)) {
     const message = 'is secret and cannot be selected by';
-    throw new ApiError('Invalid', `fieldSelector: "${head}" ${message}.`, [{ path: 'fieldSelector', message }]);
+    throw new ApiError('Invalid', `fieldSelector: "${head}" ${message}.`, {
+      details: [{ path: 'fieldSelector', message }],
+    });
   }
   const index = path.length === 1 ? type.indexes.find(one => one.field === head) : undefined;
   const values = set ? splitUnescaped(rest, ',').map(value => unescape(value.trim())) : [unescape(rest)];

@@ -135,7 +135,7 @@ export class WorkController extends Controller {
       throw new ApiError(
         'Conflict',
         `The controller ${name} is registered differently with revision ${stored.revision}; raise the revision above it to change it, or start the newer release.`,
-        [{ path: 'revision', message: JSON.stringify(registered(stored)) }],
+        { details: [{ path: 'revision', message: JSON.stringify(registered(stored)) }] },
       );
     }
     return this.#view(stored);
@@ -355,9 +355,9 @@ export class WorkController extends Controller {
   #target(registration: Registration, target: EnqueueTargetInput, path: string): EnqueueTarget {
     const { name, namespace, labelSelector, all } = target;
     if ([name, labelSelector, all === true ? true : undefined].filter(one => one !== undefined).length !== 1) {
-      throw new ApiError('Invalid', `${path}: name keys by exactly one of name, labelSelector, all: true.`, [
-        { path, message: 'exactly one of name, labelSelector, all: true' },
-      ]);
+      throw new ApiError('Invalid', `${path}: name keys by exactly one of name, labelSelector, all: true.`, {
+        details: [{ path, message: 'exactly one of name, labelSelector, all: true' }],
+      });
     }
     if (name !== undefined) return this.#key(registration, { ...target, name }, path);
     const { type } = this.#type(registration, target.type, path);
@@ -378,7 +378,7 @@ export class WorkController extends Controller {
       throw new ApiError(
         'Invalid',
         `${path}: type must be ${registration.type === '*' ? 'named' : `"${registration.type}", which the controller reconciles`}.`,
-        [{ path: `${path}.type`, message: 'is not a type of this controller' }],
+        { details: [{ path: `${path}.type`, message: 'is not a type of this controller' }] },
       );
     }
     return name === '-' ? { type: name, namespaced: false } : typeOf(this.#platform, name);
