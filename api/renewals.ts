@@ -1,7 +1,32 @@
 import type { Response } from 'express';
 import type { Log } from '../db/index.js';
 import type { Claims } from './claims.js';
-import type { Renewal } from './work.js';
+
+export interface RenewInput {
+  /** @pattern ^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$ must be 1 to 128 letters, digits, dots, dashes, colons */
+  worker: string;
+  /**
+   * Claims that the worker believes to hold: those that it does not are answered as lost.
+   * @maxItems 1000 must be at most 1000
+   */
+  tokens?: string[];
+}
+
+export interface RenewQuery {
+  /** `true` keeps the connection open and sends a line every 0.7 s; the lease is renewed by calls without it. */
+  stream?: boolean;
+}
+
+export interface Renewal {
+  /** The lease from now; 0: it had run out, and everything that the worker held is lost. */
+  expiresInSeconds: number;
+  /** All claims that the worker holds. */
+  held: string[];
+  /** Claims that the worker no longer holds. */
+  lost: string[];
+  /** Held claims whose object has changed since. */
+  changed: string[];
+}
 
 /**
  * Milliseconds between two lines. A worker that hears nothing for twice as long no longer believes in its claims: this side would

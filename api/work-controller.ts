@@ -22,40 +22,27 @@ import {
   registerController,
   summarizeWork,
   type EnqueueTarget,
-  type Key,
   type Registration,
-  type WorkSummary,
 } from '../db/index.js';
-import type { Report } from './reports.js';
+import { send } from './answers.js';
 import { ApiError, notFound, type ErrorBody } from './errors.js';
 import { typeOf, type Platform } from './platform.js';
 import type { NoQuery } from './queries.js';
-import { send } from './answers.js';
+import { streamRenewals, type Renewal, type RenewInput, type RenewQuery } from './renewals.js';
 import { responseOf } from './resource-controller.js';
-import { streamRenewals } from './renewals.js';
-import { parseLabelSelector } from './selectors.js';
-import { readClaimToken, readWorkToken, workToken } from './tokens.js';
-import type { TypeDefinition } from './type-definition.js';
-import type {
-  ClaimInput,
-  ClaimList,
-  ControllerInput,
-  ControllerList,
-  ControllerView,
-  DoneInput,
-  DoneList,
-  EnqueueCount,
-  EnqueueInput,
-  EnqueueTargetInput,
-  RefusedMessage,
-  Renewal,
-  RenewInput,
-  RenewQuery,
-  ResultInput,
-  WorkKey,
-  WorkList,
-  WorkQuery,
-} from './work.js';
+import { readWorkToken, workToken } from './tokens.js';
+import type { ClaimInput, ClaimList, RefusedMessage } from './work-claims.js';
+import { keyOf, targetOf, type EnqueueCount, type EnqueueInput } from './work-keys.js';
+import {
+  registered,
+  registrationOf,
+  view,
+  type ControllerInput,
+  type ControllerList,
+  type ControllerView,
+} from './work-registration.js';
+import { reportsOf, type DoneInput, type DoneList } from './work-results.js';
+import type { WorkList, WorkQuery } from './work-views.js';
 
 /**
  * Work of controllers over plain HTTP, for any language: register, claim keys, report what became of them. A key is with at
@@ -117,17 +104,7 @@ export class WorkController extends Controller {
       ...(body.reveal ?? []),
     ])
       typeOf(this.#platform, type);
-    const wanted: Registration = {
-      name,
-      type: body.type,
-      interests: body.on ?? ['spec', 'metadata', 'deletion'],
-      watches: body.watches ?? [],
-      claimSeconds: body.claimSeconds ?? 15,
-      revision: body.revision ?? 0,
-      reveal: body.reveal ?? [],
-      longRunning: body.longRunning ?? false,
-    };
-    const { stored, woken, refused } = await registerController(database, wanted);
+    const { stored, woken, refused } = await registerController(database, registrationOf(name, body));
     claims.forget(name);
     for (const controller of woken) bus.queued(controller);
     bus.registered();
@@ -174,11 +151,11 @@ export class WorkController extends Controller {
   ): Promise<void> {
     const registration = await this.#registration(name);
     if (body.keys && body.messages) throw new ApiError('Invalid', 'Send either keys or messages, not both.');
-    const keys = body.keys?.map(key => this.#key(registration, key, 'keys'));
+    const keys = body.keys?.map(key => keyOf(this.#platform, registration, key, 'keys'));
     const refused: RefusedMessage[] = [];
     const messages = body.messages?.flatMap((message, index) => {
       try {
-        return [this.#key(registration, message, `messages[${index}]`)];
+        return [keyOf(this.#platform, registration, message, `messages[${index}]`)];
       } catch (error) {
         if (!(error instanceof ApiError)) throw error;
         // One by a foreign hand must not cost the others that came with it.
@@ -190,7 +167,7 @@ export class WorkController extends Controller {
     const gone = new AbortController();
     response.once('close', () => gone.abort());
     if (response.destroyed) gone.abort();
-    const { reports, states } = this.#reports(registration, body.results ?? []);
+    const { reports, states } = reportsOf(this.#platform, registration, body.results ?? []);
     const { claims, held } = await this.#platform.claims.claim(
       name,
       {
@@ -246,7 +223,7 @@ export class WorkController extends Controller {
   async finishWork(@Path() name: string, @Body() body: DoneInput, @Queries() _query: NoQuery): Promise<DoneList> {
     const { claims } = this.#platform;
     const registration = await this.#registration(name);
-    const { reports, states } = this.#reports(registration, body.results);
+    const { reports, states } = reportsOf(this.#platform, registration, body.results);
     return { results: states(await claims.done(name, reports)) };
   }
 
@@ -274,8 +251,8 @@ export class WorkController extends Controller {
     if ((keys !== undefined) === selects) {
       throw new ApiError('Invalid', 'Send either keys, or type with labelSelector or all: true.');
     }
-    const targets: EnqueueTarget[] = keys?.map(key => this.#key(registration, key, 'keys')) ?? [
-      this.#target(registration, selection, 'labelSelector'),
+    const targets: EnqueueTarget[] = keys?.map(key => keyOf(this.#platform, registration, key, 'keys')) ?? [
+      targetOf(this.#platform, registration, selection, 'labelSelector'),
     ];
     const { count, woken } = await enqueueKeys(database, name, targets, {
       priority,
@@ -319,79 +296,4 @@ export class WorkController extends Controller {
     if (!registration) throw notFound(`The controller ${name}, which registers with PUT /v1/controllers/${name},`);
     return registration;
   }
-
-  /** Results as reports, and what their answers say as soon as it is known which claims were held. */
-  #reports(
-    registration: Registration,
-    results: ResultInput[],
-  ): { reports: Report[]; states: (held: boolean[]) => DoneList['results'] } {
-    const reports: Report[] = [];
-    const known: number[] = [];
-    for (const [at, one] of results.entries()) {
-      const claim = readClaimToken(one.token);
-      const targets = (one.enqueue ?? []).map(target => this.#target(registration, target, `results[${at}].enqueue`));
-      if (claim?.controller !== registration.name) continue;
-      known.push(at);
-      reports.push({
-        claim,
-        result: one.result,
-        ...(one.requeueAfterSeconds === undefined ? {} : { requeueAfter: one.requeueAfterSeconds }),
-        ...(one.message === undefined ? {} : { message: one.message }),
-        targets,
-      });
-    }
-    const states = (held: boolean[]): DoneList['results'] => {
-      const ok = new Set(known.filter((_, i) => held[i]));
-      return results.map(({ token }, at) => ({ token, state: ok.has(at) ? 'ok' : 'fenced' }));
-    };
-    return { reports, states };
-  }
-
-  #key(registration: Registration, key: WorkKey, path: string): { type: string } & Key {
-    const type = this.#type(registration, key.type, path);
-    return { type: type.type, namespace: type.namespaced ? (key.namespace ?? 'default') : '', name: key.name };
-  }
-
-  #target(registration: Registration, target: EnqueueTargetInput, path: string): EnqueueTarget {
-    const { name, namespace, labelSelector, all } = target;
-    if ([name, labelSelector, all === true ? true : undefined].filter(one => one !== undefined).length !== 1) {
-      throw new ApiError('Invalid', `${path}: name keys by exactly one of name, labelSelector, all: true.`, {
-        details: [{ path, message: 'exactly one of name, labelSelector, all: true' }],
-      });
-    }
-    if (name !== undefined) return this.#key(registration, { ...target, name }, path);
-    const { type } = this.#type(registration, target.type, path);
-    return {
-      type,
-      ...(namespace === undefined ? {} : { namespace }),
-      selector: { labels: parseLabelSelector(labelSelector ?? ''), fields: [] },
-    };
-  }
-
-  #type(
-    registration: Registration,
-    type: string | undefined,
-    path: string,
-  ): Pick<TypeDefinition, 'type' | 'namespaced'> {
-    const name = type ?? registration.type;
-    if (name === '*' || (registration.type !== '*' && registration.type !== name)) {
-      throw new ApiError(
-        'Invalid',
-        `${path}: type must be ${registration.type === '*' ? 'named' : `"${registration.type}", which the controller reconciles`}.`,
-        { details: [{ path: `${path}.type`, message: 'is not a type of this controller' }] },
-      );
-    }
-    return name === '-' ? { type: name, namespaced: false } : typeOf(this.#platform, name);
-  }
-}
-
-/** A registration as it is sent and shown. */
-function registered(registration: Registration): ControllerInput & { name: string } {
-  const { name, type, interests, watches, claimSeconds, revision, reveal, longRunning } = registration;
-  const on = (['spec', 'metadata', 'status', 'deletion', 'owners'] as const).filter(part => interests.includes(part));
-  return { name, type, on, watches, claimSeconds, revision, reveal, longRunning };
-}
-
-function view(registration: Registration, { seenAt, ...counts }: WorkSummary): ControllerView {
-  return { ...registered(registration), ...counts, lastSeenAt: seenAt };
 }
