@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import { inspect } from 'node:util';
+import { failedCalls } from '../test/failedCalls.js';
 import { connect } from './connect.js';
 import { ConnectionError, isPlatformError, PlatformError } from './errors.js';
 import { failure, FakeServer, json, type Answer } from './testing/fake-server.js';
@@ -125,8 +126,10 @@ describe('transport', () => {
     const gone = await serve(() => undefined);
     const { port } = gone;
     await gone.stop();
+    const refused = failedCalls(1);
     const answer = open(`http://127.0.0.1:${port}`).send({ method: 'POST', path: '/v1/clusters', body: {} });
-    setTimeout(() => void serve((_, response) => json(response, 201, { late: true }), port), 150);
+    await refused;
+    await serve((_, response) => json(response, 201, { late: true }), port);
     expect(await answer).to.deep.equal({ late: true });
   });
 

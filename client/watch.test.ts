@@ -13,7 +13,7 @@ describe('watch', () => {
   let stop: AbortController;
   let told: string[];
   // What each connection gets, in order; a function may do more than write lines.
-  let connections: ((response: http.ServerResponse, seen: Seen) => void)[];
+  let connections: ((response: http.ServerResponse, seen: Seen) => unknown)[];
 
   const object = (name: string, version: number) => ({
     type: 'clusters',
@@ -173,34 +173,48 @@ describe('watch', () => {
   });
 
   it('reads lines that come in pieces, also in the middle of a character', async () => {
-    const received: string[] = [];
     const text = Buffer.from(`${'x'.repeat(200_000)}ä\n\nβ\n`);
+    const cut = text.indexOf('ä') + 1;
+    let read: () => number | undefined = () => undefined;
+    // Each piece is sent when the ones before have arrived, so that they are apart on the wire.
     connections = [
-      response => {
-        const cut = text.indexOf('ä') + 1;
+      async response => {
+        const arrival = () => until(() => read() === response.socket?.bytesWritten, { what: 'a piece' });
         response.write(text.subarray(0, 10));
-        // Apart in time, so that they are apart on the wire.
-        setTimeout(() => {
-          response.write(text.subarray(10, cut));
-          setTimeout(() => response.end(text.subarray(cut)), 30);
-        }, 30);
+        await arrival();
+        response.write(text.subarray(10, cut));
+        await arrival();
+        response.end(text.subarray(cut));
       },
     ];
     const body = await client.clusters.transport.open({ method: 'GET', path: '/v1/clusters' });
-    for await (const one of linesOf(body, 1000)) received.push(one);
+    read = () => body.socket.bytesRead;
+    const received: string[] = [];
+    for await (const one of linesOf(body, 10_000)) received.push(one);
     expect(received).to.deep.equal([`${'x'.repeat(200_000)}ä`, 'β']);
   });
 
   it('takes a silent stream for dead, but not a slow consumer', async () => {
-    connections = [sends('1\n', '2\n')];
-    const body = await client.clusters.transport.open({ method: 'GET', path: '/v1/clusters' });
-    const received: string[] = [];
-    const error: unknown = await (async () => {
-      for await (const one of linesOf(body, 50)) {
-        received.push(one);
-        await new Promise(resolve => setTimeout(resolve, 120));
+    const body = (...lines: string[]) => {
+      connections = [sends(...lines)];
+      return client.clusters.transport.open({ method: 'GET', path: '/v1/clusters' });
+    };
+    const outcome = async (stream: http.IncomingMessage, consume: (line: string) => unknown) => {
+      try {
+        for await (const one of linesOf(stream, 50)) await consume(one);
+      } catch (error) {
+        return error;
       }
-    })().catch((thrown: unknown) => thrown);
+      return 'ended';
+    };
+    const slow = await body('1\n', '2\n');
+    const received: string[] = [];
+    const error = await outcome(slow, async one => {
+      received.push(one);
+      // As long as another stream takes to be taken for dead, which is silent from now on.
+      const silent = await body('first\n');
+      expect(await outcome(silent, () => undefined)).to.include({ code: 'Silent' });
+    });
     expect(received).to.deep.equal(['1', '2']);
     expect(error).to.include({ code: 'Silent' });
   });
