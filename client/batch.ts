@@ -51,6 +51,12 @@ export type BatchOutcomes<Writes extends readonly BatchWrite[]> = {
   -readonly [I in keyof Writes]: BatchOutcome<Kinds[Writes[I]['type']]>;
 };
 
+/**
+ * How a batch is carried out; its `claim` is that of all writes which have none of their own.
+ *
+ * @example
+ * await client.batch(operations, { atomic: true, idempotencyKey: 'import-2027-01-31' });
+ */
 export interface BatchOptions extends Pick<
   CallOptions,
   'claim' | 'dryRun' | 'idempotencyKey' | 'signal' | 'traceparent'

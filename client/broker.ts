@@ -3,7 +3,12 @@ import { brokerAddress, parkingQueue, type BrokerAddress } from '../amqp.js';
 import { reasonOf } from '../reason.js';
 import { pause } from './backoff.js';
 
-/** Where the client reports what goes on in the background; pino's loggers fit. */
+/**
+ * Where the client reports what goes on in the background; pino's loggers fit.
+ *
+ * @example
+ * const client = connect({ amqpUrl, log: pino() });
+ */
 export interface Log {
   info(fields: object, message: string): void;
   warn(fields: object, message: string): void;
@@ -27,7 +32,13 @@ const keptOfMessage = 64 * 1024;
 /** Milliseconds in which a parked message must be confirmed. */
 const parkTime = 5_000;
 
-/** One connection to RabbitMQ, opened when it is first needed and kept open through restarts of the broker. */
+/**
+ * One connection to RabbitMQ, opened when it is first needed and kept open through restarts of the broker. `client.broker` is
+ * one, for `events` and work queues; the client closes it.
+ *
+ * @example
+ * const queue = client.broker && new WorkQueue(client.broker, 'hello', 32);
+ */
 export class Broker {
   readonly #address: BrokerAddress;
   readonly #log: Log;
@@ -50,6 +61,7 @@ export class Broker {
 
   /**
    * Consumes a queue, again after each reconnect. Its bindings are declared again every 10 s.
+   * @internal
    * @param onChange told when messages begin to arrive (true) and when they no longer do (false); what was unacknowledged
    *   then comes again
    */
@@ -105,6 +117,7 @@ export class Broker {
 
   /**
    * Puts a message that is none of ours on the queue `syncsets.parked`, with the reason in its headers, and says so.
+   * @internal
    * @returns whether the broker has it now
    */
   async park({ body, contentType, routingKey }: AsyncMessage, queue: string, reason: string): Promise<boolean> {

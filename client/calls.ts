@@ -19,6 +19,7 @@ export interface CallOptions {
 
 /** Which objects to list. */
 export interface ListOptions {
+  /** Only objects of this namespace. Default: of all. */
   namespace?: string;
   /** `env=prod,tier in (web,db),!legacy`. At most 64 conditions with 512 values together. */
   labelSelector?: string;
@@ -26,7 +27,7 @@ export interface ListOptions {
   fieldSelector?: string;
   /** An indexed field, with ` desc` behind it for the other way round. Default: by namespace and name. */
   orderBy?: string;
-  /** Objects in one answer. */
+  /** Most objects in one answer: 1 to 10,000. Default: all there are. */
   limit?: number;
   /** `continue` of the page before. */
   continue?: string;
@@ -45,6 +46,13 @@ export type Part<T> = Pick<T, keyof T & ('name' | 'namespace' | 'resourceVersion
 
 type DeepPartial<T> = T extends unknown[] ? T : T extends object ? { [K in keyof T]?: DeepPartial<T[K]> } : T;
 
+/**
+ * One page of a list; all its pages show the same moment. `Collection.all` goes through them.
+ *
+ * @example
+ * let page = await client.clusters.list({ limit: 100 });
+ * while (page.continue !== undefined) page = await client.clusters.list({ limit: 100, continue: page.continue });
+ */
 export interface Page<T> {
   items: T[];
   /** The version that all pages of this list show; watch from here to miss nothing. */
@@ -77,6 +85,7 @@ export interface RemoveOptions extends Preconditions {
 
 /** Which objects to delete: those that match all that is given. */
 export interface RemoveAllOptions {
+  /** Only objects of this namespace. Default: of all. */
   namespace?: string;
   /** `env=prod,tier in (web,db),!legacy`. */
   labelSelector?: string;

@@ -11,12 +11,13 @@ export interface Registration {
   on?: Interest[];
   /** Types whose events are handed out as maps, to be turned into keys. */
   watches?: string[];
-  /** How long a worker that falls silent keeps its claims. Default 15. */
+  /** How long, in seconds, a worker that falls silent keeps its claims: 2 to 3,600. Default 15. */
   claimSeconds?: number;
   /** Of two registrations that differ, the higher one holds. Default 0. */
   revision?: number;
   /** Types whose secret fields it may read. */
   reveal?: string[];
+  /** It works on a key for as long as it holds it; changes are told by `renew`. Default false. */
   longRunning?: boolean;
 }
 
@@ -32,6 +33,7 @@ export interface KeyClaim extends WorkKey {
   kind: 'key';
   /** Fences writes (`claim`) and reports the result. */
   token: string;
+  /** Of the object; when it is gone, as the change said that queued the key, or null. */
   uid: string | null;
   /** The object as it is now; null when it is gone. */
   object: Resource | null;
@@ -41,32 +43,39 @@ export interface KeyClaim extends WorkKey {
   reason: string;
   /** The trace of the change that it was queued for (W3C trace context), where that is traced and not long ago. */
   traceparent?: string;
+  /** The worker's lease from now, unless it is renewed. */
   expiresInSeconds: number;
 }
 
 /** Events of a watched type, to be turned into keys. */
 export interface MapClaim {
   kind: 'map';
+  /** Reports the result. */
   token: string;
+  /** The watched type. */
   type: string;
   /** For keys that are queued beside the result: 10 when a client made one of the changes, else 0. */
   priority: number;
   /** Whole states before and after each event. */
   events: { op: 'ADDED' | 'MODIFIED' | 'DELETED'; before: Resource | null; object: Resource | null }[];
+  /** The worker's lease from now, unless it is renewed. */
   expiresInSeconds: number;
 }
 
+/** What a worker holds: an object to reconcile, or events to turn into keys. */
 export type Claim = KeyClaim | MapClaim;
 
+/** What a worker asks for. */
 export interface ClaimRequest {
   /** Names the process; all its claims share one lease. */
   worker: string;
   /** 1 to 1,000. Fewer come where their objects have more than 32 MiB together. */
   max: number;
-  /** Waits for work this long, at most 30. Default 0. */
+  /** Waits for work so many seconds, at most 30. Default 0. */
   waitSeconds?: number;
   /** Only these, as far as they are queued. */
   keys?: WorkKey[];
+  /** Ends the wait; the call rejects with the signal's reason. */
   signal?: AbortSignal;
 }
 
@@ -94,6 +103,7 @@ export interface ResultState {
 export interface RefusedMessage {
   /** Its place among those that were sent. */
   index: number;
+  /** What is wrong with it. */
   reason: string;
 }
 
@@ -103,10 +113,13 @@ export type Target =
 
 /** What became of a claim. */
 export interface WorkResult {
+  /** Of the claim. */
   token: string;
   /** `error` comes again with back-off, `terminal` when the object changes, `released` at once. */
   result: 'done' | 'error' | 'terminal' | 'released';
+  /** After `done`: run again in so many seconds, at most a year. */
   requeueAfterSeconds?: number;
+  /** What went wrong, for people, at most 4,096 characters; never a secret. */
   message?: string;
   /** What the events of a map mean: keys to queue. Queued in one transaction with the end of the map. */
   enqueue?: Target[];
@@ -114,6 +127,7 @@ export interface WorkResult {
 
 /** State of a worker's lease and claims. */
 export interface Renewal {
+  /** The lease from now; 0: it had run out, and everything that the worker held is lost. */
   expiresInSeconds: number;
   /** Tokens that the worker no longer holds. */
   lost: string[];
@@ -123,6 +137,7 @@ export interface Renewal {
   held: string[];
 }
 
+/** Which keys to queue: named ones, or those of all objects that a selector matches, or of a whole type. */
 export type EnqueueRequest = (
   | { keys: { type?: string; namespace?: string; name: string }[] }
   | { type: string; namespace?: string; labelSelector: string }
@@ -138,6 +153,7 @@ export type EnqueueRequest = (
 export interface WorkQuery {
   /** `failing`: those that wait after an error. `parked`: after a terminal one, for their object to change. */
   state?: 'queued' | 'claimed' | 'waiting' | 'failing' | 'parked';
+  /** Keys in one page, 1 to 1,000. Default 100. */
   limit?: number;
   /** `continue` of the page before. */
   continue?: string;

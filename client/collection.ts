@@ -18,7 +18,13 @@ import type { Key, Resource } from './resource.js';
 import type { Service, ServiceKey } from './service.js';
 import type { Transport } from './transport.js';
 
-/** Writes of a collection whose answers come without the object. */
+/**
+ * Writes of a collection whose answers come without the object; otherwise as those of `Collection`.
+ *
+ * @example
+ * const { create } = client.clusters.minimal();
+ * await create({ name: 'cluster1', namespace: 'foo' });
+ */
 export interface MinimalCalls<T extends Resource, Input extends object> {
   create(...call: Parameters<Collection<T, Input>['create']>): Promise<void>;
   replace(...call: Parameters<Collection<T, Input>['replace']>): Promise<void>;

@@ -10,6 +10,12 @@ import { FullCollection, type SecretCalls, type StatusCalls } from './subresourc
 import { Transport } from './transport.js';
 import { Controllers } from './work.js';
 
+/**
+ * How a client reaches the platform, and what it tells about that.
+ *
+ * @example
+ * connect({ url: 'https://syncsets.example.com', token, caFile: 'ca.crt', amqpUrl: 'amqps://user:password@rabbit.example.com' });
+ */
 export interface ConnectOptions {
   /** Where the API is. Default `http://127.0.0.1:7070`. */
   url?: string;
@@ -22,9 +28,9 @@ export interface ConnectOptions {
    * to trust as `?cacertfile=`; several nodes of a cluster joined by commas.
    */
   amqpUrl?: string;
-  /** Longest time for one attempt of a call. Default 30. */
+  /** Longest time for one attempt of a call, in seconds. Default 30. */
   timeoutSeconds?: number;
-  /** How long calls are repeated while the server is unavailable. Default 10; 0 never repeats. */
+  /** How many seconds calls are repeated while the server is unavailable. Default 10; 0 never repeats. */
   retrySeconds?: number;
   /** Closes the client. */
   signal?: AbortSignal;
@@ -123,7 +129,12 @@ export interface Client extends Collections {
     operations: Iterable<BatchWrite> | AsyncIterable<BatchWrite>,
     options?: Omit<BatchOptions, 'atomic'>,
   ): AsyncGenerator<BatchOutcome & { index: number }, void, undefined>;
-  /** Ends all calls and watches and closes all connections. */
+  /**
+   * Ends all calls and watches, which then throw, and closes all connections. May be called more than once.
+   *
+   * @example
+   * process.once('SIGTERM', () => void client.close());
+   */
   close(): Promise<void>;
 }
 

@@ -2,6 +2,7 @@
 export interface ErrorDetail {
   /** Path of the field, such as `labels.env`; or the name of a query parameter or header. */
   path: string;
+  /** What is wrong with it and what is allowed. */
   message: string;
 }
 
@@ -17,7 +18,9 @@ export interface ErrorDetail {
  */
 export class PlatformError extends Error {
   override readonly name = 'PlatformError';
+  /** Such as `Conflict` or `Invalid`; `Http<status>` where no server of the platform answered. */
   readonly code: string;
+  /** The HTTP status. */
   readonly status: number;
   /** All violations, each with its path; empty where the error is not about a field. */
   readonly details: ErrorDetail[];
@@ -63,7 +66,15 @@ export function isPlatformError(error: unknown, code?: string): error is Platfor
   return error instanceof PlatformError && (code === undefined || error.code === code);
 }
 
-/** No answer, or not all of it: refused, reset, timed out. `cause` is Node's error. */
+/**
+ * No answer, or not all of it: refused, reset, timed out. `cause` is Node's error.
+ *
+ * @example
+ * await client.clusters.create({ name: 'cluster1' }).catch((error: unknown) => {
+ *   if (error instanceof ConnectionError && error.sent) console.error('the cluster may be there');
+ *   throw error;
+ * });
+ */
 export class ConnectionError extends Error {
   override readonly name = 'ConnectionError';
 

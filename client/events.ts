@@ -5,6 +5,7 @@ import { Replay, type WatchEvent } from './replay.js';
 import { compareVersions, type Resource } from './resource.js';
 import { follow, isFinal, type Watchable, type WatchOptions } from './watch.js';
 
+/** Which changes `events` tells, and from where on. */
 export interface EventsOptions extends Omit<WatchOptions, 'labelSelector' | 'fieldSelector'> {
   /**
    * Seconds without a message after which the server is asked whether one was missed; default 60. A queue on a node that is cut

@@ -14,6 +14,7 @@ export type WatchEvent<T> =
 /** All changes up to this version have been told. `initialEventsEnd`: the objects of now are complete. */
 export interface Bookmark {
   type: 'BOOKMARK';
+  /** The version to go on from (`since`). */
   resourceVersion: string;
   initialEventsEnd?: boolean;
 }

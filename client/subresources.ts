@@ -5,7 +5,12 @@ import type { Key, Resource } from './resource.js';
 
 /** What collections have whose type has a status. */
 export interface StatusCalls<T, StatusInput> {
-  /** Reads the whole object, status included. */
+  /**
+   * Reads the whole object, as `read` does, at the address of its status; throws `NotFound`.
+   *
+   * @example
+   * const { status } = await client.clusters.readStatus({ namespace: 'foo', name: 'cluster1' });
+   */
   readStatus(key: Key, options?: CallOptions): Promise<T>;
   /**
    * Replaces an object's status and nothing else; `uid` and `resourceVersion` beside it are preconditions.

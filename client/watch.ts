@@ -19,11 +19,19 @@ export interface Watchable<T extends Resource> {
   readonly parse: (object: unknown) => T;
 }
 
+/**
+ * Which changes a watch tells, and from where on.
+ *
+ * @example
+ * const { items, resourceVersion } = await client.clusters.list();
+ * for await (const event of watch(client.clusters, { since: resourceVersion, signal: AbortSignal.timeout(60_000) })) apply(items, event);
+ */
 export interface WatchOptions {
   /** Only objects of this namespace. */
   namespace?: string;
   /** Only objects with these labels: one that begins to match arrives as ADDED, one that ceases to as DELETED. */
   labelSelector?: string;
+  /** Only objects with these field values, in the same way: `status.serverVersion~v1.34`. */
   fieldSelector?: string;
   /**
    * Only changes after this version. The watch then throws `Expired` when the server no longer holds them: what its

@@ -4,10 +4,16 @@ import { pause } from './backoff.js';
 import type { Broker, Fate, Subscription } from './broker.js';
 import type { RefusedMessage, WorkKey } from './claims.js';
 
-/** Messages that came for a controller, to be claimed. */
+/** Messages that came for a controller, to be claimed; `WorkQueue` shows how. */
 export interface WorkMessages {
+  /** What they name, each key once; none where they tell of events to map. */
   keys: WorkKey[];
-  /** Takes the messages off the queue; call it once the claim was answered, whatever it gave. What was refused is parked. */
+  /**
+   * Takes the messages off the queue; call it once the claim was answered, whatever it gave. What was refused is parked.
+   *
+   * @example
+   * messages.acknowledge(refused);
+   */
   acknowledge(refused?: RefusedMessage[]): void;
 }
 

@@ -8,11 +8,13 @@ type Level = 'debug' | 'info' | 'warn' | 'error';
 /** How the platform's own controllers reach it: two URLs, so that they may run on another machine. */
 export interface ControllersSettings {
   apiUrl: string;
+  /** Bearer token, where the API asks for one. */
   apiToken?: string;
+  /** PEM file of the authorities to trust instead of the system's. */
   apiCaFile?: string;
-  /** Undefined: work comes by long polls. */
+  /** RabbitMQ, as `ConnectOptions.amqpUrl`. Undefined: work comes by long polls. */
   amqpUrl?: string;
-  /** Undefined: no health and metrics. */
+  /** Where `/healthz`, `/readyz` and `/metrics` answer; 0 for a free port. Undefined: nowhere. */
   healthPort?: number;
   /** Where health and metrics listen. Default 127.0.0.1. */
   host?: string;
@@ -26,6 +28,11 @@ export interface ControllersSettings {
 /**
  * The platform's own controllers. `start` resolves when all are registered, and waits for an API that is away; `stop` finishes
  * the work in hand.
+ *
+ * @throws TypeError a setting is none; `start` throws PlatformError when the API refuses a registration
+ * @example
+ * const controllers = startControllers({ apiUrl: 'http://127.0.0.1:7070', log });
+ * await controllers.start();
  */
 export function startControllers(settings: ControllersSettings): {
   start(): Promise<void>;

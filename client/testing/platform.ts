@@ -8,6 +8,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { connect, type Client } from '../connect.js';
 
+/** What a platform for tests is made of. */
 export interface PlatformOptions {
   /** A Postgres to use, empty or a platform's. Default: one of its own, which is gone after `stop`. */
   databaseUrl?: string;
@@ -28,11 +29,30 @@ export interface TestPlatform {
   readonly url: string;
   /** A client of it, closed by `stop`. */
   readonly client: Client;
-  /** What it has logged, for the message of a test that failed. */
+  /**
+   * What it has logged, for the message of a test that failed: JSON, a line for each entry.
+   *
+   * @example
+   * afterEach(function () {
+   *   if (this.currentTest?.state === 'failed') console.error(platform.log());
+   * });
+   */
   log(): string;
-  /** Stops the API and starts it again at the same address with the same data: the outage that controllers must bear. */
+  /**
+   * Stops the API and starts it again at the same address with the same data: the outage that controllers must bear.
+   *
+   * @throws Error it did not start again
+   * @example
+   * await platform.restart();
+   * await platform.client.clusters.patch({ name: 'cluster1' }, { labels: { env: 'prod' } });
+   */
   restart(): Promise<void>;
-  /** Ends it and removes its data. May be called more than once. */
+  /**
+   * Closes the client, ends the platform and removes its data. May be called more than once.
+   *
+   * @example
+   * after(() => platform.stop());
+   */
   stop(): Promise<void>;
 }
 

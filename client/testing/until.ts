@@ -1,5 +1,6 @@
 import { pause } from '../backoff.js';
 
+/** What is waited for, and how long. */
 export interface UntilOptions {
   /** Completes the sentence "waited 10 s for …". */
   what: string;

@@ -59,6 +59,7 @@ export interface Controller<T extends Resource = Resource> {
 
 /** When to run again although nothing changed. */
 export interface Result {
+  /** From the end of this run, at most a year; a change that comes before makes a run of its own. */
   requeueAfter?: Duration;
 }
 
@@ -98,13 +99,28 @@ export interface Context {
   readonly attempts: number;
   /** Why it runs: `added`, `modified`, `requeueAfter`, `error`, … */
   readonly reason: string;
-  /** Records something that people should know about the object. */
+  /**
+   * Records something that people should know about the object; `reason` is one word in CamelCase, for programs.
+   *
+   * @throws PlatformError NotFound: the object is gone
+   * @example
+   * await context.notice('CertificateExpires', 'The certificate ends in 6 days');
+   */
   notice(reason: string, message: string): Promise<void>;
-  /** Milliseconds for which the claim is certainly held, by this process's own clock. */
+  /**
+   * Milliseconds for which the claim is certainly held, by this process's own clock.
+   *
+   * @example
+   * if (context.remaining() < 5_000) return { requeueAfter: 0 };
+   */
   remaining(): number;
   /**
    * Waits until the claim is certainly held for some milliseconds. Call it before a call to the outside with its time-out:
    * fencing protects the platform's database, not a foreign server. Rejects with the signal's reason.
+   *
+   * @example
+   * await context.hold(10_000);
+   * await fetch(url, { method: 'POST', signal: AbortSignal.any([context.signal, AbortSignal.timeout(10_000)]) });
    */
   hold(milliseconds: number): Promise<void>;
 }

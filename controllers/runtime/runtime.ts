@@ -13,6 +13,12 @@ import { catchUncaught } from './uncaught.js';
 import type { Run } from './run.js';
 import { Worker } from './worker.js';
 
+/**
+ * How controllers run in this process, and how they reach the platform.
+ *
+ * @example
+ * await run([hello], { url, token, concurrency: 32, healthPort: 8080, drain: '1m' });
+ */
 export interface RunOptions extends Omit<ConnectOptions, 'log' | 'signal'> {
   /** Keys that each controller works on at once in this process. Default 16. */
   concurrency?: number;
@@ -43,6 +49,10 @@ export interface Running {
   /**
    * Stops claiming, waits for work in hand (`drain`) and gives the rest back to other replicas. May be called more than once;
    * each waits for the end.
+   *
+   * @example
+   * const running = await run([hello], { handleSignals: false });
+   * await running.stop();
    */
   stop(): Promise<void>;
 }
