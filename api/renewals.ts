@@ -2,6 +2,7 @@ import type { Response } from 'express';
 import type { Log } from '../db/index.js';
 import type { Claims } from './claims.js';
 
+/** Whose lease to renew. */
 export interface RenewInput {
   /** @pattern ^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$ must be 1 to 128 letters, digits, dots, dashes, colons */
   worker: string;
@@ -12,11 +13,13 @@ export interface RenewInput {
   tokens?: string[];
 }
 
+/** Whether to go on telling. */
 export interface RenewQuery {
   /** `true` keeps the connection open and sends a line every 0.7 s; the lease is renewed by calls without it. */
   stream?: boolean;
 }
 
+/** The state of a worker's lease and claims. */
 export interface Renewal {
   /** The lease from now; 0: it had run out, and everything that the worker held is lost. */
   expiresInSeconds: number;
@@ -33,6 +36,21 @@ export interface Renewal {
  * have cut its lease to 1.5 s.
  */
 const interval = 700;
+
+/**
+ * The state of a lease for its worker.
+ *
+ * @param held the token of each claim that it holds, and whether its object has changed
+ * @param believed tokens that it believes to hold
+ */
+export function renewalOf(seconds: number, held: Map<string, boolean>, believed: string[]): Renewal {
+  return {
+    expiresInSeconds: seconds,
+    held: [...held.keys()],
+    lost: believed.filter(token => !held.has(token)),
+    changed: [...held].flatMap(([token, changed]) => (changed ? [token] : [])),
+  };
+}
 
 /**
  * Watches a worker by its open connection: tells it every 0.7 s what it holds, and cuts its lease to 1.5 s when the connection
@@ -76,12 +94,7 @@ async function tellUntilClosed(
   let before = new Map<string, boolean>();
   for (;;) {
     const { seconds, held } = await claims.held(controller, worker);
-    const renewal: Renewal = {
-      expiresInSeconds: seconds,
-      held: [...held.keys()],
-      lost: [...before.keys()].filter(token => !held.has(token)),
-      changed: [...held].flatMap(([token, changed]) => (changed ? [token] : [])),
-    };
+    const renewal = renewalOf(seconds, held, [...before.keys()]);
     before = held;
     if (!response.destroyed) response.write(`${JSON.stringify(renewal)}\n`);
     let timer: NodeJS.Timeout | undefined;

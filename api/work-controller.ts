@@ -28,7 +28,7 @@ import { send } from './answers.js';
 import { ApiError, notFound, type ErrorBody } from './errors.js';
 import { typeOf, type Platform } from './platform.js';
 import type { NoQuery } from './queries.js';
-import { streamRenewals, type Renewal, type RenewInput, type RenewQuery } from './renewals.js';
+import { renewalOf, streamRenewals, type Renewal, type RenewInput, type RenewQuery } from './renewals.js';
 import { responseOf } from './resource-controller.js';
 import { readWorkToken, workToken } from './tokens.js';
 import type { ClaimInput, ClaimList, RefusedMessage } from './work-claims.js';
@@ -206,14 +206,8 @@ export class WorkController extends Controller {
       await streamRenewals({ claims, log, response, controller: name, worker: body.worker });
       return;
     }
-    const renewed = await claims.renew(name, body.worker);
-    const tokens = body.tokens ?? [];
-    const renewal: Renewal = {
-      expiresInSeconds: renewed.seconds,
-      held: [...renewed.held.keys()],
-      lost: tokens.filter(token => !renewed.held.has(token)),
-      changed: [...renewed.held].flatMap(([token, changed]) => (changed ? [token] : [])),
-    };
+    const { seconds, held } = await claims.renew(name, body.worker);
+    const renewal = renewalOf(seconds, held, body.tokens ?? []);
     send(response, 200, JSON.stringify(renewal), undefined);
   }
 
