@@ -16,6 +16,7 @@ import type { Metrics } from './metrics.js';
 import type { Platform } from './platform.js';
 import { observe, readBody } from './requests.js';
 
+/** What an app answers with, and whom. */
 export interface AppOptions {
   platform: Platform;
   metrics: Metrics;

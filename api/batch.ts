@@ -77,6 +77,7 @@ export interface BatchResult {
   error?: ErrorBody['error'];
 }
 
+/** The answer to a batch: one that was carried out, whatever became of its operations. */
 export interface BatchResults {
   /** One for each operation, in their order. */
   results: BatchResult[];

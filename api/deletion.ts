@@ -16,7 +16,7 @@ import { demand } from './preconditions.js';
 import { describe } from './refusals.js';
 
 /** The finalizers with which the garbage collector holds an owner until it has dealt with the dependents. */
-export const collectorFinalizers = ['foreground', 'orphan'];
+const collectorFinalizers = ['foreground', 'orphan'];
 
 /**
  * Makes the deletion of an object ready, or its mark while it has finalizers. A propagation that needs the garbage collector

@@ -1,7 +1,7 @@
 import { isDatabaseAway, sqlState, VersionGone } from '../db/index.js';
 
 /** Every error code and its HTTP status. Codes are stable: clients decide by them. */
-export const catalogue = {
+const catalogue = {
   InvalidJson: 400,
   UnknownField: 400,
   InvalidQuery: 400,

@@ -68,6 +68,7 @@ export function sealedOf(stored: StoredObject): Sealed | null {
   return stored.sealed as Sealed | null;
 }
 
+/** The labels of a stored object; none where it has none. */
 export function labelsOf(object: JsonObject): Record<string, string> {
   const labels = object['labels'];
   if (!isObject(labels)) return {};
@@ -79,11 +80,13 @@ function areTexts(map: JsonObject): map is Record<string, string> {
   return Object.values(map).every(value => typeof value === 'string');
 }
 
+/** The finalizers of a stored object; none where it has none. */
 export function finalizersOf(object: JsonObject): string[] {
   const list = object['finalizers'];
   return Array.isArray(list) ? list.filter(one => typeof one === 'string') : [];
 }
 
+/** How often the own fields of a stored object have changed, from 1. */
 export function generationOf(object: JsonObject): number {
   return typeof object['generation'] === 'number' ? object['generation'] : 1;
 }

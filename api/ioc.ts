@@ -7,7 +7,7 @@ export const iocContainer = (request: Request) => ({
 });
 
 /** The platform that `createApp` has put into the app. */
-export function platformOf(request: Request): Platform {
+function platformOf(request: Request): Platform {
   const locals: Partial<Record<'platform', Platform>> = request.app.locals;
   if (!locals.platform) throw new Error('the app has no platform');
   return locals.platform;

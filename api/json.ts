@@ -40,6 +40,7 @@ export function copyJson(value: unknown): unknown {
   return copy;
 }
 
+/** Whether a value is a JSON object: no list, and no number that is kept as it was written. */
 export function isObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof LosslessNumber);
 }

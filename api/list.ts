@@ -20,6 +20,7 @@ export interface Selection {
   query: string;
 }
 
+/** Which page of a list is asked for, and in which state. */
 export interface ListOptions {
   limit: number | undefined;
   continue: string | undefined;

@@ -58,6 +58,7 @@ export interface Deletion extends Common {
   preconditions: Preconditions;
 }
 
+/** A write on its way through the pipeline. */
 export type Operation = Creation | Change | Deletion;
 
 /** An object as answered: its JSON text and version. */

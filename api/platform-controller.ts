@@ -14,6 +14,7 @@ export interface TypeView {
   path: string;
 }
 
+/** All types of the API. */
 export interface TypeList {
   items: TypeView[];
 }

@@ -31,6 +31,7 @@ export function invalid(details: ErrorDetail[]): ApiError {
   );
 }
 
+/** The error for fields that the type does not have, with the place of each. */
 export function unknownFieldError(fields: FieldError[]): ApiError {
   const details = fields.map(({ path, message }) => ({ path, message }));
   return new ApiError(

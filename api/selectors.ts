@@ -26,7 +26,7 @@ export function parseLabelSelector(text: string): LabelCondition[] {
 }
 
 /** `status.phase=Ready,name in (a,b),url~example`; `\,` `\=` `\\` escape in values. Throws InvalidQuery, Invalid. */
-export function parseFieldSelector(type: TypeDefinition, text: string): FieldCondition[] {
+function parseFieldSelector(type: TypeDefinition, text: string): FieldCondition[] {
   const conditions = split(text, 'fieldSelector').map(part => fieldCondition(type, part));
   refuseTooMany(conditions, 'fieldSelector');
   return conditions;

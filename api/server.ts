@@ -19,6 +19,7 @@ import { Secrets } from './secrets.js';
 import type { TypeDefinition } from './type-definition.js';
 import { Watches } from './watch.js';
 
+/** What a server is given: where it listens, who may ask, and where the objects are. */
 export interface ApiOptions {
   database: Database;
   bus: Bus;
@@ -169,7 +170,7 @@ export function typeTables(more: TypeDefinition[] = []): TypeTable[] {
 }
 
 /** The types whose objects are bound to others by rules: those that have one, and those that references lead to. */
-export function ruledTypes(types: TypeDefinition[]): Set<string> {
+function ruledTypes(types: TypeDefinition[]): Set<string> {
   return new Set(
     types.flatMap(({ type, uniques, references }) => [
       ...(uniques.length + references.length > 0 ? [type] : []),

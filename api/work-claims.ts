@@ -77,12 +77,14 @@ export interface Claim {
   expiresInSeconds: number;
 }
 
+/** A change with the whole states around it, null where there is none. */
 export interface MapEvent {
   op: 'ADDED' | 'MODIFIED' | 'DELETED';
   before: JsonObject | null;
   object: JsonObject | null;
 }
 
+/** What a worker got. */
 export interface ClaimList {
   claims: Claim[];
   /** Which of `messages` name no key of this controller; others have put them on its queue. Left out when all do. */

@@ -54,6 +54,7 @@ export interface EnqueueInput {
   afterSeconds?: number;
 }
 
+/** How much was queued. */
 export interface EnqueueCount {
   /**
    * How many keys were named or matched.

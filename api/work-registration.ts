@@ -88,6 +88,7 @@ export interface MapView {
   notBefore: string | null;
 }
 
+/** All registered controllers. */
 export interface ControllerList {
   items: ControllerView[];
 }

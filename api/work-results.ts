@@ -4,6 +4,7 @@ import type { Report } from './reports.js';
 import { readClaimToken } from './tokens.js';
 import { targetOf, type EnqueueTargetInput } from './work-keys.js';
 
+/** What became of a claim. */
 export interface ResultInput {
   token: string;
   /** `error`: again after a back-off. `terminal`: not again until the object changes. `released`: at once, by whoever takes it. */
@@ -26,6 +27,7 @@ export interface ResultInput {
   enqueue?: EnqueueTargetInput[];
 }
 
+/** What a worker reports. */
 export interface DoneInput {
   /**
    * @minItems 1 must not be empty
@@ -34,6 +36,7 @@ export interface DoneInput {
   results: ResultInput[];
 }
 
+/** What became of the results, in their order. */
 export interface DoneList {
   results: ResultState[];
 }

@@ -1,3 +1,4 @@
+/** Which keys of a controller to show. */
 export interface WorkQuery {
   /** Only keys in this state; failing and parked ones are among those that wait. */
   state?: 'queued' | 'claimed' | 'waiting' | 'failing' | 'parked';
@@ -30,6 +31,7 @@ export interface WorkItem {
   parked: boolean;
 }
 
+/** One page of the keys of a controller. */
 export interface WorkList {
   items: WorkItem[];
   continue?: string;

@@ -17,6 +17,7 @@ const relayOf = (type: string) => `relay:${type}`;
 /** How long, in ms, a replica that stops keeps its parts from the others for what it has in hand. */
 const handOver = 300;
 
+/** What a process carries on its bus. */
 export interface BusOptions {
   database: Database;
   types: string[];

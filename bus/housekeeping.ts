@@ -12,6 +12,7 @@ import { reasonOf } from '../reason.js';
 import { Loop } from './loop.js';
 import type { Wakeups } from './wakeups.js';
 
+/** Which logs are kept short, and by whom. */
 export interface HousekeepingOptions {
   database: Database;
   types: string[];

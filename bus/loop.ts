@@ -1,6 +1,7 @@
 import type { Log } from '../db/index.js';
 import { reasonOf } from '../reason.js';
 
+/** What is repeated, and how often. */
 export interface LoopOptions {
   /** What it does, for the log. */
   name: string;

@@ -8,6 +8,7 @@ const batch = { events: 500, bytes: 2 * 2 ** 20 };
 /** Batches that are on their way to the broker at once: it writes one to its disk while the next one is read and sent. */
 const mostInFlight = 4;
 
+/** Which events are published, and where to. */
 export interface PublicationOptions {
   database: Database;
   type: string;

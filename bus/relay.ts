@@ -5,6 +5,7 @@ import type { Tail } from './tail.js';
 import type { Wakeups } from './wakeups.js';
 import { WorkRelay } from './work-relay.js';
 
+/** Of which type the relay is, and between what. */
 export interface RelayOptions {
   database: Database;
   type: string;

@@ -6,6 +6,7 @@ import { reasonOf } from '../reason.js';
 /** A queue that others keep declaring their way is replaced once in so many ms: nobody is to fight over it all day. */
 const replaceAfter = 60_000;
 
+/** On which broker, and for which types. */
 export interface TopologyOptions {
   connection: Connection;
   types: string[];

@@ -9,6 +9,7 @@ import { isSuccess, parse, retryAfterOf, textOf, warningsOf } from './answer.js'
 import { Backoff, pause } from './backoff.js';
 import { ConnectionError, PlatformError } from './errors.js';
 
+/** Where requests go, and how long they are tried; in seconds. */
 export interface TransportOptions {
   /** Where the API is, for example `https://syncsets.example.com`; a path in it is put before every request's. */
   url: string;

@@ -45,6 +45,7 @@ export interface MapSummary {
   notBefore: string | null;
 }
 
+/** The registration of a controller; undefined when there is none. */
 export async function findController(database: Queries, name: string): Promise<Registration | undefined> {
   const [row] = await database.query<Registration>({
     name: 'find-controller',
@@ -54,6 +55,7 @@ export async function findController(database: Queries, name: string): Promise<R
   return row;
 }
 
+/** All registrations, by name. */
 export async function listControllers(database: Database): Promise<Registration[]> {
   return database.query<Registration>({ text: `select ${columns} from syncsets.controllers order by name` });
 }
@@ -233,7 +235,7 @@ export async function dropAbandonedWork(database: Database, days = 7): Promise<n
 }
 
 /** Keys are counted up to this many: a million of them would be read from disk for each scrape. */
-export const countedKeys = 100_000;
+const countedKeys = 100_000;
 
 /**
  * Counts the keys of controllers, of all or of one, from indexes alone and each state up to `limit`. What a state has beyond

@@ -7,6 +7,7 @@ export type Log = (
   fields?: Record<string, unknown>,
 ) => void;
 
+/** How the database is reached. */
 export interface DatabaseOptions {
   connection: ClientConfig;
   log: Log;

@@ -18,6 +18,7 @@ export interface EmbeddedAddress {
   psqlHint: string;
 }
 
+/** Where the embedded Postgres keeps its data. */
 export interface EmbeddedOptions {
   /** DATA_DIR; made when it is missing. */
   dataDir: string;

@@ -44,6 +44,7 @@ export interface LogRange {
   head: number;
 }
 
+/** Which versions of a type the event log holds. */
 export async function logRange(database: Database, type: string): Promise<LogRange> {
   const [row] = await database.query<LogRange>({
     name: 'log-range',

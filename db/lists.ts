@@ -15,6 +15,7 @@ export interface Place extends Key {
   value?: string;
 }
 
+/** Which objects of a type to read, and in which order. */
 export interface ListRequest {
   namespace?: string;
   selector: Selector;

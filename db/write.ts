@@ -74,6 +74,7 @@ export interface StoredAnswer {
   body: string;
 }
 
+/** What became of an item of a write. */
 export type WriteResult =
   | {
       outcome: 'ok';

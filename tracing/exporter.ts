@@ -10,6 +10,7 @@ const farewell = 3_000;
 /** Longest pause between two attempts, in milliseconds. */
 const longestPause = 30_000;
 
+/** Where spans go, and what is said with them. */
 export interface ExporterOptions {
   /** Base URL of a collector; `/v1/traces` is put behind it. */
   endpoint: string;

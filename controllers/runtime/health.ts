@@ -1,6 +1,7 @@
 import http from 'node:http';
 import type { Registry } from 'prom-client';
 
+/** Where health is asked for, and what it is. */
 export interface HealthOptions {
   port: number;
   /** Default 127.0.0.1. */

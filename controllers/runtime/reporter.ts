@@ -7,6 +7,7 @@ const batch = 1000;
 /** Milliseconds that results wait for a claim to go with; then they go alone. Half of what is claimed ahead takes as long. */
 const patience = 25;
 
+/** Whose results are reported, and when. */
 export interface ReporterOptions {
   controllers: Controllers;
   controller: string;

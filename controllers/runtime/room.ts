@@ -11,6 +11,7 @@ const mostAhead = 512;
 /** Of so many keys or more half are claimed at a time, so that claiming and running overlap. */
 const divisible = 32;
 
+/** What the room for keys is measured by. */
 export interface RoomOptions {
   /** How many keys run at a time. */
   slots: number;

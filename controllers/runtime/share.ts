@@ -7,6 +7,7 @@ const interval = 1000;
 /** Keys that nobody has taken for so many seconds are anybody's: the others have no room for them. */
 const leftOver = 5;
 
+/** Whose share is looked after, and what it has now. */
 export interface ShareOptions {
   controllers: Controllers;
   controller: string;

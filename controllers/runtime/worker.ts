@@ -29,6 +29,7 @@ const longestSilence = 30_000;
 /** Milliseconds that a stop waits for the last results. */
 const flushTime = 5000;
 
+/** What a worker works on, and with what. */
 export interface WorkerOptions<T extends Resource> {
   controller: Controller<T>;
   client: Client;

@@ -14,6 +14,7 @@ export interface Installed {
   version: string;
 }
 
+/** The paths of the programs of a Postgres. */
 export interface Binaries {
   initdb: string;
   postgres: string;

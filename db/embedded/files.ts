@@ -25,6 +25,7 @@ export interface Account {
 
 /** Name of the superuser and of the database that the platform lives in. */
 export const USER = 'postgres';
+/** The database of the platform in the embedded Postgres. */
 export const DATABASE = 'syncsets';
 
 const LOG_LIMIT = 64 * 1024 * 1024;
@@ -38,6 +39,7 @@ export interface Files {
   params: string;
 }
 
+/** The paths in a DATA_DIR. */
 export function filesOf(dataDir: string): Files {
   const at = (name: string) => join(resolve(dataDir), name);
   return {
@@ -156,6 +158,7 @@ export function partOf(path: string): string {
   return `${path}.${randomBytes(4).toString('hex')}.part`;
 }
 
+/** Whether there is something at a path. Throws what else the system says, such as EACCES. */
 export async function exists(path: string): Promise<boolean> {
   return access(path).then(
     () => true,

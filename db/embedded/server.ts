@@ -10,6 +10,7 @@ import { environment, type Place } from './cluster.js';
 import { logSince, openLog, type Files } from './files.js';
 import { readPostmaster } from './postmaster.js';
 
+/** What a server is started with. */
 export interface Launch {
   files: Files;
   place: Place;
