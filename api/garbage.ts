@@ -2,9 +2,9 @@ import { dependents, ownerStates, type Database, type Dependent, type Key, type 
 import { removalPage, unlessGone } from './collection-removal.js';
 import { ApiError } from './errors.js';
 import { finalizersOf } from './fields.js';
-import { isObject } from './json.js';
 import type { Objects } from './objects.js';
 import type { Deletion, Change, Writer } from './operation.js';
+import { placeOf, referencesOf, standingOf, type Item, type Reference } from './owner-references.js';
 import type { TypeDefinition } from './type-definition.js';
 
 /** An object by its type and key; it may be gone. */
@@ -31,21 +31,6 @@ interface Progress {
   released: number;
   refused: Map<string, string>;
 }
-
-/** An owner as its dependent names it. */
-interface Reference {
-  type: string;
-  namespace: string;
-  name: string;
-  uid: string;
-  block: boolean;
-  raw: unknown;
-}
-
-/** solid: it is there. waiting: it goes once its dependents are gone. leaving: it goes and its dependents stay. */
-type Standing = 'solid' | 'waiting' | 'leaving' | 'absent';
-
-type Item = Dependent & { type: TypeDefinition };
 
 /** Looks at what others change while it is looked at; after that it is left for the next call. */
 const attempts = 5;
@@ -93,21 +78,17 @@ export class Garbage {
     const before = await this.#states(places.map(({ type, key }) => ({ type: type.type, ...key })));
     const own = places.flatMap(place => {
       const state = before.get(placeOf({ type: place.type.type, ...place.key }));
-      return state && referencesOf(this.#types, place.type, state).length > 0 ? [{ ...state, type: place.type }] : [];
+      const item = state && { ...state, type: place.type };
+      return item && referencesOf(this.#types, item).length > 0 ? [item] : [];
     });
     let changed = await this.#settle(own, writer, progress);
     const wanted = new Set(places.map(({ type, key }) => placeOf({ type: type.type, ...key })));
     const names = [...new Set(places.map(({ key }) => key.name))];
-    for (const type of this.#types.values()) {
-      let after: Key | undefined;
-      do {
-        const page = await dependents(this.#database, type.type, names, after, removalPage);
-        after = page.at(-1);
-        const items = page
-          .map(one => ({ ...one, type }))
-          .filter(one => referencesOf(this.#types, type, one).some(reference => wanted.has(placeOf(reference))));
-        if (await this.#settle(items, writer, progress)) changed = true;
-      } while (after !== undefined);
+    for await (const page of this.#dependents(names)) {
+      const items = page.filter(one =>
+        referencesOf(this.#types, one).some(reference => wanted.has(placeOf(reference))),
+      );
+      if (await this.#settle(items, writer, progress)) changed = true;
     }
     return changed;
   }
@@ -115,7 +96,7 @@ export class Garbage {
   /** Deletes objects that no owner holds, and takes from the others the owners that are gone. */
   async #settle(items: Item[], writer: Writer, progress: Progress): Promise<boolean> {
     if (items.length === 0) return false;
-    const references = items.map(item => referencesOf(this.#types, item.type, item));
+    const references = items.map(item => referencesOf(this.#types, item));
     const states = await this.#states(references.flat());
     const orphaned: { item: Item; owners: unknown[] }[] = [];
     const doomed: { item: Item; foreground: boolean }[] = [];
@@ -150,7 +131,7 @@ export class Garbage {
     for (const [i, { item }] of [...doomed, ...orphaned].entries()) {
       const outcome = outcomes[i];
       if (!(outcome instanceof ApiError)) continue;
-      const concerned = [{ type: item.type.type, ...keyOf(item) }, ...referencesOf(this.#types, item.type, item)];
+      const concerned = [{ type: item.type.type, ...keyOf(item) }, ...referencesOf(this.#types, item)];
       for (const place of concerned) progress.refused.set(placeOf(place), outcome.message);
     }
     return outcomes.includes('changed');
@@ -212,16 +193,10 @@ export class Garbage {
     uid: string,
     counts: (reference: Reference, item: Dependent) => boolean | Promise<boolean>,
   ): Promise<boolean> {
-    for (const type of this.#types.values()) {
-      let after: Key | undefined;
-      do {
-        const page = await dependents(this.#database, type.type, [uid], after, removalPage);
-        after = page.at(-1);
-        for (const item of page)
-          for (const reference of referencesOf(this.#types, type, item))
-            if (reference.uid === uid && (await counts(reference, item))) return true;
-      } while (after !== undefined);
-    }
+    for await (const page of this.#dependents([uid]))
+      for (const item of page)
+        for (const reference of referencesOf(this.#types, item))
+          if (reference.uid === uid && (await counts(reference, item))) return true;
     return false;
   }
 
@@ -231,15 +206,9 @@ export class Garbage {
     if (items.length === 0) return owning;
     const uids = items.map(({ uid }) => uid);
     const wanted = new Set(uids);
-    for (const type of this.#types.values()) {
-      let after: Key | undefined;
-      do {
-        const page = await dependents(this.#database, type.type, uids, after, removalPage);
-        after = page.at(-1);
-        for (const item of page)
-          for (const { uid } of referencesOf(this.#types, type, item)) if (wanted.has(uid)) owning.add(uid);
-      } while (after !== undefined);
-    }
+    for await (const page of this.#dependents(uids))
+      for (const item of page)
+        for (const { uid } of referencesOf(this.#types, item)) if (wanted.has(uid)) owning.add(uid);
     return owning;
   }
 
@@ -251,7 +220,7 @@ export class Garbage {
     const found = new Set<string>();
     let level: Item[] = [item];
     for (let depth = 0; level.length > 0 && depth < deepest && found.size < mostAncestors; depth++) {
-      const references = level.flatMap(one => referencesOf(this.#types, one.type, one));
+      const references = level.flatMap(one => referencesOf(this.#types, one));
       const states = await this.#states(references);
       level = [];
       for (const reference of references) {
@@ -263,6 +232,18 @@ export class Garbage {
       }
     }
     return found;
+  }
+
+  /** What may have one of these owners, each named by its uid or its name, of all types; page by page. */
+  async *#dependents(owners: string[]): AsyncGenerator<Item[], void, undefined> {
+    for (const type of this.#types.values()) {
+      let after: Key | undefined;
+      do {
+        const page = await dependents(this.#database, type.type, owners, after, removalPage);
+        after = page.at(-1);
+        yield page.map(one => ({ ...one, type }));
+      } while (after !== undefined);
+    }
   }
 
   async #states(places: { type: string; namespace: string; name: string }[]): Promise<Map<string, OwnerState>> {
@@ -278,36 +259,6 @@ export class Garbage {
     }
     return states;
   }
-}
-
-function standingOf({ uid }: Reference, state: OwnerState | undefined): Standing {
-  if (state?.uid !== uid) return 'absent';
-  if (!state.deleting) return 'solid';
-  const finalizers = finalizersOf({ finalizers: state.finalizers });
-  if (finalizers.includes('orphan')) return 'leaving';
-  return finalizers.includes('foreground') ? 'waiting' : 'solid';
-}
-
-/** The owners that an object names. One without a namespace lies in that of the object, unless its type is cluster-wide. */
-function referencesOf(types: Map<string, TypeDefinition>, type: TypeDefinition, item: Dependent): Reference[] {
-  if (!Array.isArray(item.owners)) return [];
-  return item.owners.filter(isObject).map(raw => {
-    const text = (field: string) => (typeof raw[field] === 'string' ? raw[field] : '');
-    const owner = types.get(text('type'));
-    const namespace = owner?.namespaced === false ? '' : text('namespace') || (type.namespaced ? item.namespace : '');
-    return {
-      type: text('type'),
-      namespace,
-      name: text('name'),
-      uid: text('uid'),
-      block: raw['blockOwnerDeletion'] === true,
-      raw,
-    };
-  });
-}
-
-function placeOf({ type, namespace, name }: { type: string; namespace: string; name: string }): string {
-  return `${type}/${namespace}/${name}`;
 }
 
 function keyOf({ namespace, name }: Key): Key {
