@@ -50,6 +50,13 @@ describe('A target trusts a certificate', () => {
     await expectFailure('CertificateExpired', () => ask(fake, opened.trust));
   });
 
+  it('with a key that is long enough, whatever the target itself thinks of it', async () => {
+    const weak = await opened.authority.issue('IP:127.0.0.1', { weak: true });
+    const fake = await opened.fake({}, { ...weak, ciphers: 'DEFAULT@SECLEVEL=0' });
+    const failure = await expectFailure('CertificateInvalid', () => ask(fake, opened.trust));
+    expect(failure.message).to.match(/ is too weak \(EE certificate key too weak\)$/);
+  });
+
   it('even if the environment says that none is checked', async () => {
     const fake = await opened.fake({}, opened.pair);
     process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0';

@@ -10,7 +10,7 @@
  * | `ServerError` | the target answered 5xx |
  * | `Timeout` | not connected, or not answered in full, within the time-out |
  * | `ConnectionRefused`, `ConnectionReset`, `HostNotFound`, `HostUnreachable` | the network |
- * | `CertificateInvalid` | unknown authority, self-signed, wrong host, revoked, not yet valid |
+ * | `CertificateInvalid` | unknown authority, self-signed, wrong host, revoked, not yet valid, too weak |
  * | `CertificateExpired` | the target's certificate is past its end |
  * | `TlsFailed` | any other failed handshake: plain HTTP on the port, or the target refused our certificate |
  * | `Redirected` | a 3xx; followed, it would hand the credentials to another host |
@@ -116,6 +116,9 @@ export function connectionFailure(error: Error, address: string): Error {
   if (code === undefined) return error;
   const exact = network[code];
   if (exact) return new TargetFailure(exact[0], `${address} ${exact[1]} (${code})`);
+  // Has no code, and depends on Node: OpenSSL 3.5 (Node 24, 22 of late) wants RSA keys of 2048 bits, 3.0 (Node 20) of 1024.
+  const weak = code === 'UNSPECIFIED' ? /^[\w ]+ too weak$/.exec(error.message)?.[0] : undefined;
+  if (weak) return new TargetFailure('CertificateInvalid', `${address} shows a certificate that is too weak (${weak})`);
   const family = families.find(([pattern]) => pattern.test(code));
   return family ? new TargetFailure(family[1], `${address} ${family[2]} (${code})`) : error;
 }

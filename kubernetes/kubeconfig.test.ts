@@ -9,10 +9,12 @@ const server = 'https://10.0.0.1:6443';
 describe('parseKubeconfig', () => {
   let authority: Authority;
   let pair: Pair;
+  let weak: Pair;
 
   before(async () => {
     authority = await Authority.create();
     pair = await authority.issue('DNS:someone');
+    weak = await authority.issue('DNS:someone', { weak: true });
   });
   after(() => authority.remove());
 
@@ -142,6 +144,7 @@ users: [{name: plugin, user: {exec: {command: /bin/sh}}}, {name: token, user: {t
     ['insecure as text', () => withCa('', { 'insecure-skip-tls-verify': 'yes' }), /true or false/],
     ['a certificate without key', () => withPair(pair.cert), /only one of/],
     ['a key that is none', () => withPair(pair.cert, pair.cert), /not the unencrypted key/],
+    ['a key that is too short', () => withPair(weak.cert, weak.key), /too weak \(ERR_SSL_EE_KEY_TOO_SMALL\)/],
     ['the key of another', () => withPair(authority.ca, pair.key), /not the unencrypted key/],
   ] as [string, () => string, RegExp][]) {
     it(`says what is wrong with ${what}`, async () => {

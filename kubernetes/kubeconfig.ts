@@ -189,7 +189,12 @@ function checkTls({ ca, cert, key }: ClusterAccess): void {
   if (!isCertificate(cert)) throw invalid('has a user.client-certificate-data that holds no readable certificate');
   try {
     tls.createSecureContext({ ca: [], cert, key });
-  } catch {
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+    // What is weak depends on the OpenSSL that Node has, see connectionFailure.
+    if (/_TOO_(SMALL|WEAK)$/.test(code)) {
+      throw invalid(`has a user.client-certificate-data with a key or a signature that is too weak (${code})`);
+    }
     throw invalid('has a user.client-key-data that is not the unencrypted key of user.client-certificate-data');
   }
 }

@@ -39,9 +39,12 @@ export class FakeApiServer {
 
   /**
    * Listens on a free port of 127.0.0.1.
-   * @param tls absent: plain HTTP; with `ca`, client certificates of it are demanded
+   * @param tls absent: plain HTTP; with `ca`, client certificates of it are demanded; `ciphers` as Node takes them
    */
-  static async start(cluster: FakeCluster = {}, tls?: Pair & { ca?: string }): Promise<FakeApiServer> {
+  static async start(
+    cluster: FakeCluster = {},
+    tls?: Pair & { ca?: string; ciphers?: string },
+  ): Promise<FakeApiServer> {
     const server = tls ? https.createServer({ ...tls, requestCert: tls.ca !== undefined }) : http.createServer();
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');

@@ -31,7 +31,7 @@ export class Opened {
     return { 'certificate-authority-data': base64(this.authority.ca) };
   }
 
-  async fake(cluster: FakeCluster = {}, tls?: Pair & { ca?: string }): Promise<FakeApiServer> {
+  async fake(cluster: FakeCluster = {}, tls?: Pair & { ca?: string; ciphers?: string }): Promise<FakeApiServer> {
     const fake = await FakeApiServer.start(cluster, tls);
     this.#closers.push(() => fake.stop());
     return fake;
