@@ -138,11 +138,13 @@ describe('the relay', function () {
   it('catches up in order and in bounded memory after the broker was away', async () => {
     const count = Number(process.env['RELAY_BACKLOG'] ?? 3_000);
     const rabbit = await startRabbit();
+    let close: (() => Promise<void>) | undefined;
     const database = new Database({ connection: { connectionString: own.url }, log: () => undefined });
     try {
       const api = await spawnPlatform('api', { ...env, AMQP_URL: rabbit.url });
       started.push(api);
       const queue = await listen(rabbit.url, exchange);
+      close = queue.close;
       await call(api.url, 'POST', '/v1/clusters', { name: 'first' });
       await until(() => queue.versions.length === 1, { what: 'the first event' });
       rabbit.pause();
@@ -174,10 +176,11 @@ describe('the relay', function () {
         console.log(`${count} events in ${seconds.toFixed(1)} s, ${((most - before) / 2 ** 20).toFixed(0)} MiB more`);
       }
       expect(withoutRepeats(queue.versions)).to.deep.equal(upTo(count));
-      // 3,000 events are 30 MB as they are, four times as much as strings, buffers and frames of AMQP.
-      expect((most - before) / 2 ** 20).to.be.below(140);
-      await queue.close();
+      // 3,000 events are 30 MB as they are, four times as much as strings, buffers and frames of AMQP. Node 20 takes 70 MiB, and 180
+      // for 10,000; Node 24, whose young generation may grow further, 95 to 152 and 225 (145 with --max-semi-space-size=16).
+      expect((most - before) / 2 ** 20).to.be.below(200);
     } finally {
+      await close?.(); // or it looks for the broker for ever, and the process of the tests does not end
       await database.stop();
       await rabbit.close();
     }
