@@ -193,7 +193,16 @@ describe('The Containerfile', () => {
     ]);
     expect(stages[0]).to.include('make generate build');
     expect(stages[1]).to.include('npm ci --ignore-scripts --omit=dev --omit=optional');
-    for (const stage of stages) expect(stage).to.match(/^docker\.io\/library\/node:20\.\d+\.\d+-\S+/);
+  });
+
+  it('has one Node in all stages, which package.json allows and the README calls tested', () => {
+    const versions = stages.map(stage => /^docker\.io\/library\/node:(\d+\.\d+)\.\d+-bookworm/.exec(stage)?.[1]);
+    const [version = 'none', ...others] = new Set(versions);
+    expect(others).to.deep.equal([]);
+    const { engines } = JSON.parse(text('package.json')) as { engines: { node: string } };
+    const least = engines.node.replace(/^>=/, '');
+    expect(version.localeCompare(least, 'en', { numeric: true }), `${version} >= ${least}`).to.be.at.least(0);
+    expect(text('README.md')).to.include(`Node.js ${least} or newer`).and.include(`${version}, which the image has`);
   });
 
   it('sees of the tree its sources, and nothing that may hold a secret', () => {
