@@ -117,6 +117,20 @@ describe('work over HTTP', () => {
     expect(await soon()).to.have.length(1);
   });
 
+  it('wakes a controller that deletes the object it works on, which finalizers hold', async () => {
+    await register();
+    const { name } = await create({ finalizers: ['example.com/hold'] });
+    const [first] = await soon();
+    const held = { Claim: first?.token ?? '' };
+    expect((await api.call('DELETE', `/v1/clusters/work/${name}`, undefined, held)).status).to.equal(200);
+    await finish([{ token: first?.token, result: 'done' }]);
+    const [second] = await soon();
+    expect(second?.object).to.have.property('deletedAt');
+    await patch({ name }, { finalizers: [] }, { Claim: second?.token ?? '' });
+    await finish([{ token: second?.token, result: 'done' }]);
+    expect(await claim({ waitSeconds: 0.5 })).to.deep.equal([]);
+  });
+
   it('leaves out changes of the status unless the controller asked for them', async () => {
     await register();
     const object = await create();
