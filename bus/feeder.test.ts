@@ -153,6 +153,19 @@ describe('the feeder of work queues', function () {
     await broker.evaluate(`rabbit_policy:delete(${policy}, <<"test">>)`);
   });
 
+  it('throws away what lies on a queue because its keys were claimed over HTTP, and sends what is queued again', async () => {
+    await enqueue(1, 3);
+    await until(async () => (await depth()) === 3, { what: 'three messages' });
+    const left = listener.createPublisher({ confirm: true });
+    const message = (i: number) => ({ type, namespace: 'default', name: `done${i}` });
+    const send = (i: number) => left.send({ routingKey: workQueue(controller), durable: true }, message(i));
+    await Promise.all(Array.from({ length: 1_100 }, (_, i) => send(i)));
+    await left.close();
+    wakeups.wake('controllers');
+    await until(async () => (await depth()) === 3, { what: 'the messages of queued keys alone', deadline: 20_000 });
+    expect([...(await messages(3)).keys()].sort()).to.deep.equal(['key0', 'key1', 'key2']);
+  });
+
   it('loses no key and leaves none marked when the broker is killed with batches on their way', async () => {
     way.hold('there');
     await sendThree();

@@ -21,6 +21,8 @@ import type { Wakeups } from './wakeups.js';
 const lookEvery = 100;
 /** A key whose message has been out this long, in seconds, on a queue that holds fewer than are out, is sent again. */
 const sweepAfter = 10;
+/** So many messages more than twice those that are out lie on a queue because their keys were claimed without them. */
+const mostStale = 1_000;
 
 export interface FeederOptions {
   database: Database;
@@ -40,7 +42,8 @@ export interface FeederOptions {
  *
  * A key that is queued costs one statement, which marks it, and its message; the broker's confirmations, each of which waits for
  * its disk, are not waited for. What is refused, or lost with the connection, is unmarked and sent again. Messages out are
- * counted ten times a second, and where the window seems full.
+ * counted ten times a second, and where the window seems full. Of keys that are claimed over HTTP alone the messages stay: a
+ * queue that nobody reads is emptied before it grows for ever.
  */
 export class Feeder {
   readonly #database: Database;
@@ -240,8 +243,17 @@ export class Feeder {
     for (const { controller, out } of await sentKeys(this.#database)) {
       try {
         const depth = await this.#rabbit.depth(controller);
-        if (out === 0 || depth >= out) continue;
-        const lost = await unsend(this.#database, controller, sweepAfter);
+        const isStale = depth > 2 * out + mostStale;
+        if (isStale) {
+          // First, so that nothing that is sent again goes with it.
+          await this.#rabbit.purge(controller);
+          this.#log('debug', 'threw away messages of keys that were claimed without them', {
+            controller,
+            messages: depth,
+          });
+        }
+        if (out === 0 || (depth >= out && !isStale)) continue;
+        const lost = await unsend(this.#database, controller, isStale ? 0 : sweepAfter);
         if (lost > 0) this.#log('debug', 'messages lost, sending again', { controller, keys: lost });
       } catch (error) {
         // Told of by the transport; the queues of the others are looked at all the same.

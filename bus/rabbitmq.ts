@@ -201,6 +201,11 @@ export class RabbitTransport {
     return this.topology.look(queue);
   }
 
+  /** Throws away the messages that wait in the queue of a controller. */
+  async purge(controller: string): Promise<void> {
+    await this.topology.purge(workQueue(controller));
+  }
+
   /** Removes the queue of a controller that is forgotten, if it is there. */
   async forget(controller: string): Promise<void> {
     await this.topology.remove(workQueue(controller));

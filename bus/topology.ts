@@ -133,6 +133,11 @@ export class Topology {
     this.#parked = messageCount;
   }
 
+  /** Throws away the messages that wait in a queue; those that consumers hold stay theirs. */
+  async purge(queue: string): Promise<void> {
+    await this.#connection.queuePurge(queue);
+  }
+
   /** Removes a queue, if it is there. */
   async remove(queue: string): Promise<void> {
     this.#declared.delete(queue);
