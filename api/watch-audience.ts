@@ -195,7 +195,11 @@ export class Audience {
       }
       const events = recent?.events ?? (await this.#hall.past(stream.position));
       const last = events.at(-1);
-      if (last) stream.send(this.#chunksAfter(stream.position, events), last.version);
+      if (last) {
+        const chunks = this.#chunksAfter(stream.position, events);
+        // Selecting little of a day's log would be minutes of silence: clients take that for a dead stream, and begin again.
+        stream.send(chunks.length > 0 ? chunks : [bookmarkChunk(last.version, this.#sse)], last.version);
+      }
       await stream.drained();
       // The tail has yet to have its first look at the log, or to come to where the client is.
       if (!last) await new Promise(resolve => setTimeout(resolve, 5));

@@ -195,6 +195,22 @@ describe('a watch', () => {
     }
   });
 
+  it('tells a client that catches up how far it has come, where nothing of a long stretch is for it', async () => {
+    const { resourceVersion } = await create();
+    for (const count of [500, 200]) {
+      const operations = Array.from({ length: count }, () => ({
+        op: 'create',
+        type: 'clusters',
+        object: { name: `w${++serial}`, namespace: 'w' },
+      }));
+      expect((await api.call('POST', '/v1/batch', { operations })).status).to.equal(200);
+    }
+    const { lines } = await watch(`resourceVersion=${resourceVersion}&labelSelector=none=such`);
+    await until(() => lines.length > 0, { what: 'a bookmark', deadline: 20_000 });
+    expect(lines[0]?.type).to.equal('BOOKMARK');
+    expect(Number(lines[0]?.resourceVersion)).to.equal(Number(resourceVersion) + 500);
+  });
+
   it('closes a reader that stands still, and serves the others meanwhile', async function () {
     this.timeout(180_000);
     const { resourceVersion } = await create();
