@@ -1,5 +1,6 @@
 import { expect } from 'chai';
-import { Connection, type Publisher } from 'rabbitmq-client';
+import { Connection, type AsyncMessage, type Publisher } from 'rabbitmq-client';
+import { parkingQueue } from '../amqp.js';
 import { sharedRabbit } from '../test/rabbitmq.js';
 import { until } from '../test/until.js';
 import { Broker } from './broker.js';
@@ -89,6 +90,29 @@ describe('work queue', () => {
     const waiting = listener.take(10, { idleSeconds: 60, signal: stop.signal });
     stop.abort();
     expect(await waiting).to.equal(undefined);
+  });
+
+  it('parks what the server would refuse together with all that came with it', async () => {
+    const parked: { name: unknown; reason: unknown }[] = [];
+    const consumer = connection.createConsumer(
+      { queue: parkingQueue.queue, queueOptions: parkingQueue },
+      ({ body, headers }: AsyncMessage) => {
+        const { name } = body as { name: unknown };
+        parked.push({ name, reason: headers?.['x-syncsets-reason'] });
+      },
+    );
+    try {
+      const listener = await listen();
+      for (const name of ['nul\0', 'half\ud800', 'a']) await send(key(name));
+      const messages = await listener.take(10, { idleSeconds: 5 });
+      expect(names(messages)).to.deep.equal(['a']);
+      messages?.acknowledge();
+      await until(() => parked.length === 2, { what: 'two parked messages' });
+      const reason = 'name holds a NUL character or half of a surrogate pair';
+      expect(parked).to.have.deep.members(['nul\0', 'half\ud800'].map(name => ({ name, reason })));
+    } finally {
+      await consumer.close();
+    }
   });
 
   it('returns what nobody took to other listeners when it is closed', async () => {

@@ -183,6 +183,9 @@ function readMessage(body: unknown): { key?: WorkKey; problem?: string } {
     if (field === 'namespace' && value === undefined) continue;
     if (typeof value !== 'string' || value === '' || value.length > most)
       return { problem: `${field} is not a text of 1 to ${most} characters` };
+    // The server refuses a whole request that holds such a text, with all other messages in it.
+    if (value.includes('\0') || !value.isWellFormed())
+      return { problem: `${field} holds a NUL character or half of a surrogate pair` };
   }
   const { type, namespace, name } = fields as { type: string; namespace?: string; name: string };
   return { key: { type, ...(namespace !== undefined && { namespace }), name } };
