@@ -142,14 +142,14 @@ export class Controllers {
    * @example
    * await client.controllers.done('hello', [{ token, result: 'done', requeueAfterSeconds: 120 }]);
    */
-  async done(name: string, results: WorkResult[]): Promise<ResultState[]> {
+  async done(name: string, results: WorkResult[], signal?: AbortSignal): Promise<ResultState[]> {
     return (
       await this.#post<{ results: ResultState[] }>(
         name,
         'claims/done',
         { lists: ['results'] },
         { results },
-        { repeat: 'never' },
+        { repeat: 'never', signal },
       )
     ).results;
   }

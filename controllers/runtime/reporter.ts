@@ -132,7 +132,7 @@ export class Reporter {
   async #send(results: readonly WorkResult[]): Promise<void> {
     const { controllers, controller, log } = this.#options;
     try {
-      this.reported(results, await controllers.done(controller, [...results]));
+      this.reported(results, await controllers.done(controller, [...results], this.#stopped.signal));
     } catch (error) {
       if (!isRefusal(error)) throw error;
       const [only] = results;

@@ -132,6 +132,27 @@ describe('worker, when the server or the network fails', () => {
     expect(results).to.deep.equal([{ token: 'token-a', result: 'released' }]);
   });
 
+  it('stops within seconds although nobody answers its last results', async () => {
+    let unanswered = 0;
+    instead.set('/done', () => unanswered++);
+    claims = [[claim('a')]];
+    let begun = false;
+    let finish: () => void = () => undefined;
+    const slow = new Promise<void>(resolve => (finish = resolve));
+    const reconcile = () => {
+      begun = true;
+      return slow;
+    };
+    await start({ reconcile });
+    await until(() => begun, { what: 'the run' });
+    const since = performance.now();
+    const stopping = worker?.stop();
+    finish();
+    await stopping;
+    expect(unanswered).to.equal(1);
+    expect(performance.now() - since).to.be.lessThan(15_000);
+  });
+
   it('does not give back what it works on, or has just reported', async () => {
     let finish: () => void = () => undefined;
     const slow = new Promise<void>(resolve => (finish = resolve));
