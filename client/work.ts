@@ -48,8 +48,8 @@ export class Controllers {
    * @example
    * const { claimSeconds } = await client.controllers.read('hello');
    */
-  read(name: string): Promise<ControllerView> {
-    return this.#get(`/${encodeURIComponent(name)}`, { texts: ['name'] });
+  read(name: string, signal?: AbortSignal): Promise<ControllerView> {
+    return this.#get(`/${encodeURIComponent(name)}`, { texts: ['name'] }, undefined, signal);
   }
 
   /**
@@ -214,8 +214,16 @@ export class Controllers {
     return `/v1/controllers/${encodeURIComponent(name)}`;
   }
 
-  async #get<T>(path: string, shape: Shape<T>, query?: Record<string, string | number | undefined>): Promise<T> {
-    return checked<T>(await this.#transport.send({ method: 'GET', path: `/v1/controllers${path}`, query }), shape);
+  async #get<T>(
+    path: string,
+    shape: Shape<T>,
+    query?: Record<string, string | number | undefined>,
+    signal?: AbortSignal,
+  ): Promise<T> {
+    return checked<T>(
+      await this.#transport.send({ method: 'GET', path: `/v1/controllers${path}`, query, signal }),
+      shape,
+    );
   }
 
   async #post<T>(

@@ -37,7 +37,7 @@ export async function register<T extends Resource>(
     return await controllers.register(name, registration, signal);
   } catch (error) {
     if (!isPlatformError(error, 'Conflict')) throw error;
-    const stored = await controllers.read(name);
+    const stored = await controllers.read(name, signal);
     if (stored.type !== type || (stored.revision ?? 0) <= revision) throw error;
     log.warn({ revision, stored: stored.revision }, 'a newer release is registered; working by its registration');
     return stored;

@@ -64,7 +64,7 @@ export class Share {
 
   async #look(): Promise<void> {
     const { controllers, controller, active, release, changed, log } = this.#options;
-    const { queued, claimed, workers, oldestSeconds } = await controllers.read(controller);
+    const { queued, claimed, workers, oldestSeconds } = await controllers.read(controller, this.#stop.signal);
     const share = Math.max(1, Math.ceil((queued + claimed) / Math.max(1, workers)));
     const surplus = active() - share;
     if (workers > this.#workers && surplus > 0) {

@@ -153,6 +153,19 @@ describe('worker, when the server or the network fails', () => {
     expect(performance.now() - since).to.be.lessThan(15_000);
   });
 
+  it('does not wait at a stop for what it asks of other replicas', async () => {
+    let unanswered = 0;
+    instead.set('/controllers/c', (seen, response) => {
+      if (seen.method === 'GET') unanswered++;
+      else json(response, 200, { ...(seen.body as object), name: 'c', claimSeconds: 2 });
+    });
+    await start({ longRunning: true });
+    await until(() => unanswered > 0, { what: 'the question' });
+    const since = performance.now();
+    await worker?.stop();
+    expect(performance.now() - since).to.be.lessThan(15_000);
+  });
+
   it('does not give back what it works on, or has just reported', async () => {
     let finish: () => void = () => undefined;
     const slow = new Promise<void>(resolve => (finish = resolve));
