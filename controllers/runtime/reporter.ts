@@ -38,6 +38,8 @@ export class Reporter {
   }
 
   add(result: WorkResult): void {
+    // Of a run that outlived the stop: its claim went with the worker's goodbye, and the client may be closed for good.
+    if (this.#stopped.signal.aborted) return;
     this.#waiting.push(result);
     if (this.#running || this.#timer) return;
     if (this.#options.company()) this.#timer = setTimeout(() => this.#start(), patience);
@@ -83,12 +85,13 @@ export class Reporter {
     for (const { token } of this.#waiting) yield token;
   }
 
-  /** Waits until all is reported, at most some milliseconds; what is left then is given up. */
+  /** Waits until all is reported, at most some milliseconds; what is left then, or comes later, is given up. */
   async flush(milliseconds: number): Promise<void> {
     const timer = setTimeout(() => this.#stopped.abort(), milliseconds);
     if (this.#waiting.length > 0) this.#start();
     while (this.#running) await this.#running;
     clearTimeout(timer);
+    this.#stopped.abort();
   }
 
   #start(): void {

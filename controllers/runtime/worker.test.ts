@@ -8,6 +8,7 @@ import { until } from '../../test/until.js';
 import type { Context, Controller } from './controller.js';
 import type { Log } from './log.js';
 import { Metrics } from './metrics.js';
+import { Reporter } from './reporter.js';
 import { Worker } from './worker.js';
 
 type Answer = (seen: Seen, response: http.ServerResponse) => void;
@@ -151,6 +152,16 @@ describe('worker, when the server or the network fails', () => {
     await stopping;
     expect(unanswered).to.equal(1);
     expect(performance.now() - since).to.be.lessThan(15_000);
+  });
+
+  it('reports nothing of a run that outlives its stop, which would keep the process alive', async () => {
+    const { controllers } = client;
+    const reporter = new Reporter({ controllers, controller: 'c', log, fenced: () => undefined, company: () => false });
+    reporter.add({ token: 'in time', result: 'done' });
+    await reporter.flush(1_000);
+    reporter.add({ token: 'late', result: 'done' });
+    await reporter.flush(1_000);
+    expect(results.map(({ token }) => token)).to.deep.equal(['in time']);
   });
 
   it('does not wait at a stop for what it asks of other replicas', async () => {
