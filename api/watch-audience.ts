@@ -10,13 +10,19 @@ const step = { events: 500, bytes: 2 ** 20 };
 /** Looks at the log under way at once: the database has its connections for others too. */
 const mostReads = 2;
 
+/** What a look at the log brought, and where the tail was before it: what came since is not missing. */
+interface Look {
+  events: LogEvent[];
+  head: number | undefined;
+}
+
 /** The connections of a type: one subscription to its tail for all of them. */
 export class Hall {
   readonly #database: Database;
   readonly #type: string;
   readonly #tail: Tail;
   readonly #audiences = new Map<string, Audience>();
-  readonly #reads = new Map<number, Promise<LogEvent[]>>();
+  readonly #reads = new Map<number, Promise<Look>>();
   readonly #waiting: (() => void)[] = [];
   #reading = 0;
   #coming: LogEvent[] = [];
@@ -78,19 +84,20 @@ export class Hall {
       read = this.#read(version).finally(() => this.#reads.delete(version));
       this.#reads.set(version, read);
     }
-    const events = await read;
+    const { events, head } = await read;
     const first = events[0];
     // Dropped meanwhile; were it only that nothing has come, memory would have said so.
-    const isGone = first ? first.previous > version : this.#tail.head !== undefined && this.#tail.head > version;
+    const isGone = first ? first.previous > version : head !== undefined && head > version;
     if (isGone) throw expired(version);
     return events;
   }
 
-  async #read(version: number): Promise<LogEvent[]> {
+  async #read(version: number): Promise<Look> {
     if (this.#reading >= mostReads) await new Promise<void>(resolve => this.#waiting.push(resolve));
     this.#reading++;
+    const { head } = this.#tail;
     try {
-      return (await readEvents(this.#database, this.#type, version, step)).events;
+      return { events: (await readEvents(this.#database, this.#type, version, step)).events, head };
     } finally {
       this.#reading--;
       this.#waiting.shift()?.();

@@ -51,7 +51,9 @@ export class Watches {
   async serve(request: Request, response: Response, selection: Selection, since: number | undefined): Promise<void> {
     const hall = this.#hall(selection.type.type);
     if (since !== undefined) {
-      const range = await this.#range(selection.type.type);
+      let range = await this.#range(selection.type.type);
+      // Others had asked before this version was given.
+      if (since > range.head) range = await logRange(this.#database, selection.type.type);
       if (since > range.head || since < range.start) throw expired(since);
     }
     // The client may have gone during the look above: its close event has passed, a stream would wait for it for ever.
