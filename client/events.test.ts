@@ -148,6 +148,30 @@ describe('events over RabbitMQ', () => {
       expect(asked.slice(connections)).to.deep.equal(['6', '9']);
     });
 
+    it('goes on past messages by foreign hands, whatever they say', async () => {
+      await taken();
+      const body = (version: number, previous: number, object: unknown) => ({
+        op: 'MODIFIED',
+        type: 'clusters',
+        resourceVersion: String(version),
+        previousResourceVersion: String(previous),
+        object,
+      });
+      const send = (message: unknown) =>
+        publisher.send({ exchange: 'syncsets.events.clusters', durable: true }, message);
+      for (const message of ['no JSON', 5, body(7, 6, null), body(7, 6, 5), body(7, 6, { name: 'x' })])
+        await send(message);
+      await change(event('MODIFIED', 'a', 7));
+      await until(() => told.length === 3, { what: 'the change after them' });
+      const before = asked.length;
+      await send(body(999, 0, event('ADDED', 'forged', 999).object));
+      await until(() => asked.length > before, { what: 'a look at the log' });
+      await change(event('MODIFIED', 'a', 8));
+      for (const response of watches) response.write(`${JSON.stringify(log.at(-1))}\n`);
+      await until(() => told.length === 4, { what: 'the next change' });
+      expect(told.slice(2)).to.deep.equal(['MODIFIED a 7', 'MODIFIED a 8']);
+    });
+
     it('asks for what was missed when the queue says nothing for long', async () => {
       const heard: string[] = [];
       const listening = (async () => {

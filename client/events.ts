@@ -74,7 +74,8 @@ async function* everything<T extends Resource>(
         const { op, resourceVersion, previousResourceVersion, object } = message;
         // At least once: the relay may publish a version again.
         if (replay.seen !== undefined && compareVersions(resourceVersion, replay.seen) <= 0) continue;
-        const missed = replay.seen === undefined || compareVersions(previousResourceVersion, replay.seen) > 0;
+        // Also where it claims to follow something older: others may publish too, and what they make up is not to be what was seen.
+        const missed = replay.seen === undefined || compareVersions(previousResourceVersion, replay.seen) !== 0;
         if (missed || object === undefined) yield* fill(resourceVersion);
         else
           yield* replay.accept({
@@ -218,5 +219,12 @@ function readMessage(body: unknown): Message | undefined {
   const isVersion = (value: unknown): value is string => typeof value === 'string' && /^\d{1,19}$/.test(value);
   if (!isVersion(resourceVersion) || !isVersion(previousResourceVersion)) return undefined;
   const whole = 'object' in body && !('truncated' in body && body.truncated === true);
+  if (whole && !isObjectAt(body.object, resourceVersion)) return undefined;
   return { op, resourceVersion, previousResourceVersion, object: whole ? body.object : undefined };
+}
+
+function isObjectAt(object: unknown, resourceVersion: string): boolean {
+  if (typeof object !== 'object' || object === null || !('name' in object && 'uid' in object)) return false;
+  const texts = typeof object.name === 'string' && typeof object.uid === 'string';
+  return texts && 'resourceVersion' in object && object.resourceVersion === resourceVersion;
 }
