@@ -107,7 +107,7 @@ export class Wakeups {
   #send(word: Topic | typeof greeting): void {
     if (this.#stopped) return;
     this.#pending.add(word);
-    this.#sending ??= this.#sendPending().finally(() => (this.#sending = undefined));
+    this.#sending ??= this.#sendPending();
   }
 
   // A newcomer greets at once; who has left is noticed here.
@@ -137,6 +137,8 @@ export class Wakeups {
         this.#log('debug', 'wake-up not sent', { reason: reasonOf(error) });
       }
     }
+    // In the same turn as the look above: a word that comes in between would lie there until the next one.
+    this.#sending = undefined;
   }
 
   #received(payload: string): void {
