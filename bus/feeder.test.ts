@@ -10,6 +10,18 @@ import { Feeder } from './feeder.js';
 import { RabbitTransport } from './rabbitmq.js';
 import { Wakeups } from './wakeups.js';
 
+/** Throws messages away late, as where the broker takes its time. */
+class LateTransport extends RabbitTransport {
+  beforePurge: (() => Promise<void>) | undefined;
+
+  override async purge(controller: string): Promise<void> {
+    const { beforePurge } = this;
+    this.beforePurge = undefined;
+    await beforePurge?.();
+    await super.purge(controller);
+  }
+}
+
 describe('the feeder of work queues', function () {
   this.timeout(120_000);
   const warnings: string[] = [];
@@ -21,7 +33,7 @@ describe('the feeder of work queues', function () {
   let own: TestDatabase;
   let database: Database;
   let way: Way;
-  let rabbit: RabbitTransport;
+  let rabbit: LateTransport;
   let wakeups: Wakeups;
   let feeder: Feeder;
   let listener: Connection;
@@ -49,7 +61,7 @@ describe('the feeder of work queues', function () {
     const url = new URL(broker.url);
     way = new Way(new URL(url));
     url.port = String(await way.open());
-    rabbit = new RabbitTransport({ url: url.href, types: [type], instance: 'test', log });
+    rabbit = new LateTransport({ url: url.href, types: [type], instance: 'test', log });
     wakeups = new Wakeups(database, log);
     feeder = new Feeder({ database, rabbit, wakeups, leads: () => true, traceOf: () => undefined, log });
     listener = new Connection({ url: broker.url, retryLow: 100, retryHigh: 500 });
@@ -153,17 +165,37 @@ describe('the feeder of work queues', function () {
     await broker.evaluate(`rabbit_policy:delete(${policy}, <<"test">>)`);
   });
 
-  it('throws away what lies on a queue because its keys were claimed over HTTP, and sends what is queued again', async () => {
-    await enqueue(1, 3);
-    await until(async () => (await depth()) === 3, { what: 'three messages' });
+  /** Puts messages on the queue of keys that were claimed without them, more than it may hold of these. */
+  async function leave(): Promise<void> {
     const left = listener.createPublisher({ confirm: true });
     const message = (i: number) => ({ type, namespace: 'default', name: `done${i}` });
     const send = (i: number) => left.send({ routingKey: workQueue(controller), durable: true }, message(i));
     await Promise.all(Array.from({ length: 1_100 }, (_, i) => send(i)));
     await left.close();
+  }
+
+  it('throws away what lies on a queue because its keys were claimed over HTTP, and sends what is queued again', async () => {
+    await enqueue(1, 3);
+    await until(async () => (await depth()) === 3, { what: 'three messages' });
+    await leave();
     wakeups.wake('controllers');
     await until(async () => (await depth()) === 3, { what: 'the messages of queued keys alone', deadline: 20_000 });
     expect([...(await messages(3)).keys()].sort()).to.deep.equal(['key0', 'key1', 'key2']);
+  });
+
+  it('sends again at once what it sent between the count of what is out and the throwing away', async () => {
+    await database.query({ text: 'delete from syncsets.work where controller = $1', values: [controller] });
+    await leave();
+    let thrown = false;
+    rabbit.beforePurge = async () => {
+      await enqueue(1, 3);
+      await until(async () => (await depth()) === 1_103, { what: 'two messages among the others' });
+      thrown = true;
+    };
+    wakeups.wake('controllers');
+    await until(() => thrown, { what: 'the throwing away', deadline: 20_000 });
+    // The next look at the queue, 10 s later, would find them too.
+    await until(async () => (await depth()) === 2, { what: 'the messages of queued keys alone', deadline: 9_000 });
   });
 
   it('loses no key and leaves none marked when the broker is killed with batches on their way', async () => {

@@ -240,28 +240,31 @@ export class Feeder {
   async #sweep(): Promise<boolean> {
     if (!this.#leads() || !this.#rabbit.connected) return false;
     await this.#rabbit.topology.inspect();
+    const failures: unknown[] = [];
     for (const { controller, out } of await sentKeys(this.#database)) {
-      try {
-        const depth = await this.#rabbit.depth(controller);
-        const isStale = depth > 2 * out + mostStale;
-        if (isStale) {
-          // First, so that nothing that is sent again goes with it.
-          await this.#rabbit.purge(controller);
-          this.#log('debug', 'threw away messages of keys that were claimed without them', {
-            controller,
-            messages: depth,
-          });
-        }
-        if (out === 0 || (depth >= out && !isStale)) continue;
-        const lost = await unsend(this.#database, controller, isStale ? 0 : sweepAfter);
-        if (lost > 0) this.#log('debug', 'messages lost, sending again', { controller, keys: lost });
-      } catch (error) {
+      const depth = await this.#rabbit.depth(controller).catch((error: unknown) => {
         // Told of by the transport; the queues of the others are looked at all the same.
         if (this.#isAway()) throw error;
-      }
+      });
+      if (depth === undefined) continue;
+      await this.#resend(controller, out, depth).catch((error: unknown) => failures.push(error));
     }
     await this.#removeForgotten();
+    if (failures.length > 0) throw failures[0];
     return false;
+  }
+
+  /** Unmarks the keys whose messages are lost, or thrown away here because most of what lies on the queue is stale. */
+  async #resend(controller: string, out: number, depth: number): Promise<void> {
+    const isStale = depth > 2 * out + mostStale;
+    if (isStale) {
+      // First, so that nothing that is sent again goes with it.
+      await this.#rabbit.purge(controller);
+      this.#log('debug', 'threw away messages of keys that were claimed without them', { controller, messages: depth });
+    } else if (depth >= out) return;
+    // Also where none was out: what was sent since then went with the others.
+    const lost = await unsend(this.#database, controller, isStale ? 0 : sweepAfter);
+    if (lost > 0) this.#log('debug', 'messages lost, sending again', { controller, keys: lost });
   }
 
   /** Removes the queues of deleted controllers, for a while: a worker that has not noticed yet may declare its queue again. */
