@@ -2,7 +2,6 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, get, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { text } from 'node:stream/consumers';
 import { expect } from 'chai';
 import express from 'express';
 import type { QueryResultRow } from 'pg';
@@ -113,7 +112,7 @@ describe('a watch whose look at the log takes its time', () => {
     await write('one');
     const second = watch(1);
     // It has come when a third one, sent after it on a connection of its own, is answered; the first is answered by then too.
-    await text((await fetch(`http://127.0.0.1:${(server.address() as AddressInfo).port}/none`)).body as never);
+    await (await fetch(`http://127.0.0.1:${(server.address() as AddressInfo).port}/none`)).text();
     late.release();
     await until(() => first.status !== 0 && second.status !== 0, { what: 'both answers' });
     expect([first.status, second.status]).to.deep.equal([200, 200]);

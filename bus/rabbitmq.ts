@@ -271,7 +271,7 @@ export class RabbitTransport {
 
   /**
    * Lets everything that is sent without a wait leave with one system call instead of one a message: 34 instead of 44 µs of
-   * CPU for an event of 1 KB (by the client's `send`), and the broker reads it in as large pieces. Without the socket all goes as well, only slower.
+   * CPU for a message of 1 KB, and the broker reads it in as large pieces. Without the socket all goes as well, only slower.
    */
   #together<T>(send: () => T): T {
     const socket = this.#socket;
