@@ -131,7 +131,7 @@ export class WorkRelay {
 }
 
 /**
- * One key for each controller that an event interests; a controller is not woken by what it wrote on its own key.
+ * One key for each controller that an event interests; a controller is not woken by its own changes (`LogEvent.own`).
  *
  * @param owners uids of deleted objects that others name as their owner; what becomes of others interests nobody as `owners`
  */

@@ -12,7 +12,7 @@ export interface LogEvent extends Key {
   before: string | null;
   changed: ChangedPart[];
   actor: string;
-  /** The writer held the claim of this very key. */
+  /** The writer held the claim of this very key and needs no further run for the change, as it does for the mark of a deletion. */
   own: boolean;
   traceparent: string | null;
   /** When it was committed, in ms since 1970. */
