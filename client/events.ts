@@ -76,7 +76,12 @@ async function* everything<T extends Resource>(
         if (replay.seen !== undefined && compareVersions(resourceVersion, replay.seen) <= 0) continue;
         // Also where it claims to follow something older: others may publish too, and what they make up is not to be what was seen.
         const missed = replay.seen === undefined || compareVersions(previousResourceVersion, replay.seen) !== 0;
-        if (missed || object === undefined) yield* fill(resourceVersion);
+        if (missed) {
+          // No further than the server is: until a made-up version came, which may be never, nothing would come over the queue.
+          const head = await newestVersion(collection, options);
+          if (head === undefined) break;
+          yield* fill(compareVersions(head, resourceVersion) < 0 ? head : resourceVersion);
+        } else if (object === undefined) yield* fill(resourceVersion);
         else
           yield* replay.accept({
             type: op,
