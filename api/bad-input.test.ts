@@ -11,7 +11,19 @@ describe('the object API, with bad input', () => {
 
   const bad: [string, string, string, unknown, Record<string, string>, number, string, RegExp][] = [
     ['malformed JSON', 'POST', '/v1/clusters', '{"name": "a",}', {}, 400, 'InvalidJson', /line 1, column 14/],
+    ['NaN', 'POST', '/v1/clusters', '{"name": NaN,\n"x": 1}', {}, 400, 'InvalidJson', /unexpected.*line 1, column 10 /],
+    [
+      'a wrong word',
+      'POST',
+      '/v1/clusters',
+      '{"name":\n tru, "name": 1}',
+      {},
+      400,
+      'InvalidJson',
+      /unexp.*line 2, column 2 /,
+    ],
     ['a truncated body', 'POST', '/v1/clusters', '{"name": "a"', {}, 400, 'InvalidJson', /too early/],
+    ['a word that is cut', 'POST', '/v1/clusters', '{"name": tr', {}, 400, 'InvalidJson', /too early.*column 12 /],
     ['an array', 'POST', '/v1/clusters', '[]', {}, 400, 'InvalidJson', /object/],
     ['an empty body', 'POST', '/v1/clusters', ' ', {}, 400, 'InvalidJson', /empty/],
     [

@@ -84,13 +84,27 @@ function exact(number: string): boolean {
 }
 
 function describe(error: unknown, text: string): string {
-  const message = error instanceof Error ? error.message : String(error);
-  const position = /position (\d+)/.exec(message)?.[1];
-  const at = position === undefined ? text.length : Number(position);
+  const isCut = error instanceof Error && error.message.startsWith('Unexpected end');
+  const at = isCut ? text.length : (positionOf(error) ?? positionOf(losslessError(text)) ?? text.length);
   const before = text.slice(0, at).split('\n');
   // The parser quotes what it met, which may be part of a secret: only the place is told.
-  const what = message.startsWith('Unexpected end') || at >= text.length ? 'it ends too early' : 'unexpected character';
+  const what = at >= text.length ? 'it ends too early' : 'unexpected character';
   return `${what} at line ${before.length}, column ${(before.at(-1)?.length ?? 0) + 1} (position ${at}).`;
+}
+
+function positionOf(error: unknown): number | undefined {
+  const position = error instanceof Error ? /position (\d+)/.exec(error.message)?.[1] : undefined;
+  return position === undefined ? undefined : Number(position);
+}
+
+/** The native parser has no position for what is no token at all, such as `NaN`: it quotes the text around it in its place. */
+function losslessError(text: string): unknown {
+  try {
+    parse(text, null, { onDuplicateKey: ({ newValue }) => newValue });
+    return undefined;
+  } catch (error) {
+    return error;
+  }
 }
 
 /** What jsonb cannot hold: NUL, halves of surrogate pairs, huge exponents; and nesting beyond the limit. */
