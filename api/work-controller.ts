@@ -151,7 +151,7 @@ export class WorkController extends Controller {
   ): Promise<void> {
     const registration = await this.#registration(name);
     if (body.keys && body.messages) throw new ApiError('Invalid', 'Send either keys or messages, not both.');
-    const keys = body.keys?.map(key => keyOf(this.#platform, registration, key, 'keys'));
+    const keys = body.keys?.map((key, i) => keyOf(this.#platform, registration, key, `keys[${i}]`));
     const refused: RefusedMessage[] = [];
     const messages = body.messages?.flatMap((message, index) => {
       try {
@@ -245,7 +245,7 @@ export class WorkController extends Controller {
     if ((keys !== undefined) === selects) {
       throw new ApiError('Invalid', 'Send either keys, or type with labelSelector or all: true.');
     }
-    const targets: EnqueueTarget[] = keys?.map(key => keyOf(this.#platform, registration, key, 'keys')) ?? [
+    const targets: EnqueueTarget[] = keys?.map((key, i) => keyOf(this.#platform, registration, key, `keys[${i}]`)) ?? [
       targetOf(this.#platform, registration, selection, 'labelSelector'),
     ];
     const { count, woken } = await enqueueKeys(database, name, targets, {

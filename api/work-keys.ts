@@ -67,7 +67,8 @@ export interface EnqueueCount {
  * The key of a controller that is named, with what was left out.
  *
  * @param path where it was sent, for the error
- * @throws ApiError Invalid for a type that is not the controller's, UnknownType for none
+ * @throws ApiError Invalid for a type that is not the controller's, no name, and a key of a task that is not its one; UnknownType
+ *   for a type that is none
  */
 export function keyOf(
   platform: Platform,
@@ -76,6 +77,17 @@ export function keyOf(
   path: string,
 ): { type: string } & Key {
   const { type, namespaced } = typeFor(platform, registration, key.type, path);
+  if (key.name === '') {
+    // Not by the model: a message by a foreign hand would be refused with all that came with it.
+    throw new ApiError('Invalid', `${path}: the name must not be empty.`, {
+      details: [{ path: `${path}.name`, message: 'must not be empty' }],
+    });
+  }
+  if (type === '-' && key.name !== registration.name) {
+    throw new ApiError('Invalid', `${path}: the one key of the task ${registration.name} has its name.`, {
+      details: [{ path: `${path}.name`, message: `must be "${registration.name}"` }],
+    });
+  }
   return { type, namespace: namespaced ? (key.namespace ?? 'default') : '', name: key.name };
 }
 
@@ -119,5 +131,5 @@ function typeFor(
       { details: [{ path: `${path}.type`, message: 'is not a type of this controller' }] },
     );
   }
-  return name === '-' ? { type: name, namespaced: false } : typeOf(platform, name);
+  return name === '-' && registration.type === '-' ? { type: name, namespaced: false } : typeOf(platform, name);
 }

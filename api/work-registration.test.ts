@@ -75,6 +75,26 @@ describe('registrations of controllers', () => {
     expect(await claims()).to.deep.equal([]);
   });
 
+  it('of a task give it one key, whatever else is enqueued for it', async () => {
+    await put({ type: '-' });
+    const twice = await api.call('POST', `${controller.path}/enqueue`, {
+      keys: [{ name: controller.name }, { name: 'b' }],
+    });
+    expect(twice.status).to.equal(422);
+    expect(twice.body.error.details).to.deep.equal([{ path: 'keys[1].name', message: `must be "${controller.name}"` }]);
+    const messages = [{ type: '-', name: 'b' }];
+    const { body } = await api.call('POST', `${controller.path}/claims`, { worker: 'w', max: 9, messages });
+    expect(body.claims.map(({ name }: { name: string }) => name)).to.deep.equal([controller.name]);
+    expect(body.refused[0].reason).to.include('the one key of the task');
+    expect(await controller.enqueue({ keys: [{ name: controller.name }] })).to.equal(1);
+  });
+
+  it('for all types have no key of a task', async () => {
+    await put({ type: '*' });
+    const { status, body } = await api.call('POST', `${controller.path}/enqueue`, { keys: [{ type: '-', name: 'a' }] });
+    expect([status, body.error.code]).to.deep.equal([404, 'UnknownType']);
+  });
+
   it('that add a watch begin with all objects; one that is removed ends its map and is told nothing more', async () => {
     await controller.register();
     await put({ type: 'clusters', watches: ['secrets'], revision: 1 });
@@ -155,6 +175,7 @@ describe('what workers ask for', () => {
     ['a delay of 100 years', '/enqueue', { keys: many(1), afterSeconds: 3e9 }, 422],
     ['a priority beyond all', '/enqueue', { keys: many(1), priority: 101 }, 422],
     ['a selector and all', '/enqueue', { type: 'clusters', labelSelector: 'a=b', all: true }, 422],
+    ['a key without a name', '/enqueue', { keys: [{ name: '' }] }, 422],
     ['a selector that is none', '/enqueue', { type: 'clusters', labelSelector: 'a in b' }, 400],
   ] as const) {
     it(`is refused with ${status}: ${what}`, async () => {
@@ -174,10 +195,11 @@ describe('what workers ask for', () => {
       { type: 'nothings', name: 'a' },
       { type: 'clusters', name: 'k0' },
       { type: 'secrets', name: 'a' },
+      { type: 'clusters', name: '' },
     ];
     const { body } = await api.call('POST', `${controller.path}/claims`, { worker: 'w', max: 1, messages });
     expect(body.claims).to.have.length(1);
-    expect(body.refused.map(({ index }: { index: number }) => index)).to.deep.equal([0, 2]);
+    expect(body.refused.map(({ index }: { index: number }) => index)).to.deep.equal([0, 2, 3]);
     expect(body.refused[0].reason).to.match(/type must be "clusters"/);
     await controller.done(body.claims, { result: 'released' });
   });

@@ -58,8 +58,8 @@ export function reportsOf(
   const known: number[] = [];
   for (const [at, one] of results.entries()) {
     const claim = readClaimToken(one.token);
-    const targets = (one.enqueue ?? []).map(target =>
-      targetOf(platform, registration, target, `results[${at}].enqueue`),
+    const targets = (one.enqueue ?? []).map((target, i) =>
+      targetOf(platform, registration, target, `results[${at}].enqueue[${i}]`),
     );
     if (claim?.controller !== registration.name) continue;
     known.push(at);
