@@ -279,7 +279,8 @@ export class Claims {
     bytes: number,
   ): Promise<string | undefined> {
     const map = await claimMap(this.#database, controller, worker, { events: mapBatch, bytes });
-    if (!map) return undefined;
+    if (map === 'resynced') this.#bus.queued(controller);
+    if (map === 'resynced' || map === undefined) return undefined;
     const { type, nonce, priority } = map;
     const token = claimToken({ controller, map: type, nonce });
     const events = map.events.map(

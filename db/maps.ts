@@ -6,14 +6,15 @@ import { enqueueKeys, type ClaimedMap, type EnqueueTarget } from './work.js';
 
 /**
  * Claims a stretch of the events that a controller has yet to map, of one of its watched types, for a worker that has a
- * lease: as many events as the limits allow, one whatever it weighs. A cursor older than the log cannot be mapped: all keys are enqueued instead.
+ * lease: as many events as the limits allow, one whatever it weighs. A cursor older than the log cannot be mapped: all keys are
+ * enqueued instead, which is `resynced`.
  */
 export async function claimMap(
   database: Database,
   controller: string,
   worker: string,
   limits: { events: number; bytes: number },
-): Promise<ClaimedMap | undefined> {
+): Promise<ClaimedMap | 'resynced' | undefined> {
   return insistOn(database, async queries => {
     const [map] = await queries.query<{
       type: string;
@@ -53,10 +54,12 @@ export async function claimMap(
       const registration = await findController(queries, controller);
       if (registration) await enqueueAll(queries, controller, registration.type, 'resync');
       await queries.query({
-        text: 'update syncsets.maps set version = $3, nonce = null, worker = null where controller = $1 and type = $2',
+        text: `update syncsets.maps set version = $3, nonce = null, worker = null, upto = null, attempts = 0, last_error = null,
+            not_before = '-infinity'
+          where controller = $1 and type = $2`,
         values: [controller, map.type, map.head],
       });
-      return undefined;
+      return 'resynced';
     }
     const priority = Math.max(...events.map(priorityOf));
     await queries.query({

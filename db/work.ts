@@ -309,7 +309,7 @@ export async function shrinkLease(
   });
 }
 
-/** Ends a worker's lease; true when keys that it held are queued again. */
+/** Ends a worker's lease; true when keys or maps that it held are there for others again. */
 export async function releaseWorker(database: Database, controller: string, worker: string): Promise<boolean> {
   return insistOn(database, async queries => {
     await queries.query({
@@ -342,7 +342,7 @@ export async function isHeld(database: Queries, claim: ClaimReference): Promise<
 
 /**
  * Queues keys that are due, up to 5,000 of them, and what workers whose lease ran out held; returns the controllers with new
- * keys.
+ * keys, or with maps that are free again.
  */
 export async function wakeDueWork(database: Queries): Promise<string[]> {
   const [row] = await database.query<{ woken: string[] }>({
