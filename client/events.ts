@@ -111,7 +111,7 @@ async function newestVersion<T extends Resource>(
       if (signal?.aborted) break;
       if (isFinal(error)) throw error;
       onInterruption?.(error);
-      await backoff.pause(signal);
+      await transport.pause(backoff.next(), signal);
     }
   }
   return undefined;

@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { inspect } from 'node:util';
 import { failedCalls } from '../test/failedCalls.js';
+import { until } from '../test/until.js';
 import { connect } from './connect.js';
 import { ConnectionError, isPlatformError, PlatformError } from './errors.js';
 import { failure, FakeServer, json, type Answer } from './testing/fake-server.js';
@@ -179,6 +180,22 @@ describe('transport', () => {
     expect(await caught(transport.send({ method: 'GET', path: '/v1/c' }))).to.include({
       message: 'The client is closed',
     });
+  });
+
+  it('ends calls that wait for their next attempt when it is closed, or by their signal', async () => {
+    const server = await serve((_, response) => failure(response, 503, 'Unavailable', { 'retry-after': '20' }));
+    const transport = open(server.url, { retrySeconds: 60 });
+    const controller = new AbortController();
+    const since = performance.now();
+    const first = caught(transport.send({ method: 'GET', path: '/v1/a', signal: controller.signal }));
+    const second = caught(transport.send({ method: 'GET', path: '/v1/b' }));
+    await until(() => server.seen.length === 2, { what: 'both attempts' });
+    const reason = new Error('enough');
+    controller.abort(reason);
+    expect(await first).to.equal(reason);
+    transport.close();
+    expect(await second).to.include({ message: 'The client is closed' });
+    expect(performance.now() - since).to.be.lessThan(15_000);
   });
 
   it('never shows the token', async () => {

@@ -114,7 +114,7 @@ export class Transport {
         const asked = error instanceof PlatformError ? (error.retryAfter ?? 0) * 1000 : 0;
         const wait = Math.max(asked, backoff.next());
         if (performance.now() + wait > until) throw error;
-        await pause(wait, call.signal);
+        await this.pause(wait, call.signal);
       }
     }
   }
@@ -134,6 +134,18 @@ export class Transport {
     } finally {
       deadline.end();
     }
+  }
+
+  /** Waits for some milliseconds, or until `signal` aborts or this is closed; never rejects. */
+  async pause(milliseconds: number, signal?: AbortSignal): Promise<void> {
+    if (this.#ended || signal?.aborted) return;
+    const ended = new AbortController();
+    const end = () => ended.abort();
+    this.#active.add(end);
+    signal?.addEventListener('abort', end, { once: true });
+    await pause(milliseconds, ended.signal);
+    signal?.removeEventListener('abort', end);
+    this.#active.delete(end);
   }
 
   /** Ends all calls and closes all connections. */

@@ -103,6 +103,17 @@ describe('watch', () => {
     await following;
   });
 
+  it('ends at once when its client is closed while the server is to be left alone', async () => {
+    connections = [response => failure(response, 503, 'Unavailable', { 'retry-after': '20' })];
+    const since = performance.now();
+    const interruptions: unknown[] = [];
+    const ended = follow({ onInterruption: error => interruptions.push(error) }).catch((error: unknown) => error);
+    await until(() => interruptions.length === 1, { what: 'the refusal' });
+    await client.close();
+    expect(await ended).to.include({ message: 'The client is closed' });
+    expect(performance.now() - since).to.be.lessThan(15_000);
+  });
+
   it('lists anew when the server has forgotten the version, and tells only what differs', async () => {
     connections = [
       response => {
