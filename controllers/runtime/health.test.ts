@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import { connect, type Client, type Cluster } from '../../client/index.js';
 import { startApi, type TestApi } from '../../test/platform.js';
 import { until } from '../../test/until.js';
-import type { Controller } from './controller.js';
+import { TerminalError, type Controller } from './controller.js';
 import { run, type Running } from './runtime.js';
 import { quiet } from './testing/quiet.js';
 
@@ -13,8 +13,10 @@ describe('the health of a runtime', () => {
   const controller: Controller<Cluster> = {
     name: 'healthy',
     type: 'clusters',
-    reconcile: cluster =>
-      cluster?.name === 'bad' ? Promise.reject(new Error('no')) : Promise.resolve({ requeueAfter: '1h' }),
+    reconcile: cluster => {
+      if (cluster?.name === 'fatal') return Promise.reject(new TerminalError('never'));
+      return cluster?.name === 'bad' ? Promise.reject(new Error('no')) : Promise.resolve({ requeueAfter: '1h' });
+    },
   };
   before(async () => {
     api = await startApi();
@@ -48,6 +50,18 @@ describe('the health of a runtime', () => {
     expect(text).to.include('controller_runtime_reconcile_total{controller="healthy",result="requeue_after"} 1');
     expect(text).to.include('controller_runtime_max_concurrent_reconciles{controller="healthy"} 7');
     expect(text).to.include('controller_runtime_reconcile_time_seconds_count{controller="healthy"}');
+    await client.clusters.create({ name: 'fatal' });
+    const count = (text: string, metric: string) =>
+      Number(new RegExp(`${metric}{\\w+="healthy"} (\\d+)`).exec(text)?.[1]);
+    const counted = await until(
+      async () => {
+        const { text } = await get('/metrics');
+        return count(text, 'terminal_reconcile_errors_total') === 1 ? text : undefined;
+      },
+      { what: 'the terminal error to be counted' },
+    );
+    // What failed for good is not tried again.
+    expect(count(counted, 'workqueue_retries_total')).to.equal(count(counted, 'runtime_reconcile_errors_total') - 1);
     expect(await get('/nonsense')).to.include({ status: 404 });
   });
 });

@@ -4,6 +4,7 @@ import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 export interface WorkerMetrics {
   result(result: 'success' | 'error' | 'requeue_after', seconds: number): void;
   terminalError(): void;
+  retry(): void;
   timeout(): void;
   lost(count: number): void;
 }
@@ -157,12 +158,10 @@ export class Metrics {
         totals[result].inc();
         seconds.observe(taken);
         work.observe(taken);
-        if (result === 'error') {
-          errors.inc();
-          retries.inc();
-        }
+        if (result === 'error') errors.inc();
       },
       terminalError: () => terminal.inc(),
+      retry: () => retries.inc(),
       timeout: () => timeouts.inc(),
       lost: count => lost.inc(count),
     };

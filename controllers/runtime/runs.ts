@@ -186,6 +186,7 @@ export class Runs<T extends Resource> {
     this.#metrics.result('error', seconds(run));
     const terminal = error instanceof TerminalError;
     if (terminal) this.#metrics.terminalError();
+    else this.#metrics.retry();
     run.log.warn({ error: text, attempts }, terminal ? 'reconcile failed for good' : 'reconcile failed');
     if (error instanceof Error) run.log.debug({ stack: error.stack }, 'where it failed');
     return { token, result: terminal ? 'terminal' : 'error', message: text };
