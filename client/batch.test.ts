@@ -118,6 +118,20 @@ describe('writes of the client', () => {
     expect(error).to.be.instanceOf(Error).and.include({ message: 'no more' });
   });
 
+  it('are waited for in a stream, also the first one', async () => {
+    let answered = (): void => undefined;
+    const answer = new Promise<void>(resolve => (answered = resolve));
+    const patient = connect({ url: api.url, timeoutSeconds: 5, onAnswer: () => answered() });
+    async function* late(): AsyncGenerator<BatchWrite> {
+      await answer;
+      yield { op: 'create', type: 'clusters', object: { name: 'late' } };
+    }
+    const outcomes = [];
+    for await (const { status } of patient.load(late())) outcomes.push(status);
+    expect(outcomes).to.deep.equal([201]);
+    await patient.close();
+  });
+
   it('tell of warnings', async () => {
     await client.clusters.create({ name: 'warned', kubeconfig: 'not: a kubeconfig' });
     expect(warnings.join()).to.match(/^POST \/v1\/clusters: kubeconfig: /);

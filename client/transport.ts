@@ -240,6 +240,8 @@ export class Transport {
         reject(failed ? error : this.#connectionError(call, connected, error));
       });
       if (call.lines) {
+        // Node keeps them for the first line, which may come later than the answer is waited for.
+        request.flushHeaders();
         // Ends the source as well, whichever side ends. An answer that is there in full has said why.
         pipeline(Readable.from(call.lines), request).catch((error: unknown) => {
           if (answer?.complete !== true) fail(asError(error));
