@@ -58,6 +58,18 @@ describe('keys that are enqueued for later', () => {
     }
   });
 
+  it('while they wait for a later time are due then, as urgent as they were asked for', async () => {
+    const claim = await claimed();
+    await controller.done([claim], { result: 'done', requeueAfterSeconds: 3_600 });
+    await controller.enqueue({ keys, afterSeconds: 7_200, priority: 50 });
+    expect(await shown()).to.include({ state: 'waiting', reason: 'requeueAfter', priority: -10 });
+    await controller.enqueue({ keys, afterSeconds: 600, priority: 3 });
+    expect(await shown()).to.include({ state: 'waiting', reason: 'enqueued', priority: 3 });
+    expect(due(await shown())).to.be.within(500, 600);
+    await controller.enqueue({ keys, afterSeconds: 500, priority: -20 });
+    expect(await shown()).to.include({ priority: 3 });
+  });
+
   it('come after a failed run when that would be later, and once for all', async () => {
     const claim = await claimed();
     await controller.enqueue({ keys, afterSeconds: 0 });
