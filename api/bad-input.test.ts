@@ -215,6 +215,21 @@ describe('the object API, with bad input', () => {
     });
   }
 
+  it('takes the last of a field that is there twice, however the numbers are written', async () => {
+    for (const [name, seconds] of [
+      ['twice-plain', '60'],
+      ['twice-long', '6e1'],
+    ] as const) {
+      const { status, body } = await api.call(
+        'POST',
+        '/v1/clusters',
+        `{"name":"${name}","verifySeconds":50,"verifySeconds":${seconds}}`,
+      );
+      expect(status, JSON.stringify(body)).to.equal(201);
+      expect(body.verifySeconds).to.equal(60);
+    }
+  });
+
   it('refuses a body of 5 MB by its length and stores nothing', async () => {
     const answer = await api
       .call('POST', '/v1/clusters', { name: 'large', annotations: { a: 'x'.repeat(5_000_000) } })

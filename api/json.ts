@@ -19,7 +19,15 @@ export function parseJson(text: string, hasLong = longNumber.test(text)): unknow
   if (!hasLong) return JSON.parse(text) as unknown;
   // The native parser goes first for its error message, which has the position.
   JSON.parse(text);
-  return parse(text, null, number => (exact(number) ? Number(number) : new LosslessNumber(number)));
+  return parse(text, null, {
+    parseNumber: number => (exact(number) ? Number(number) : new LosslessNumber(number)),
+    onDuplicateKey: lastOne,
+  });
+}
+
+/** Of a field that is there twice the last one counts, as for the native parser. */
+function lastOne({ newValue }: { newValue: unknown }): unknown {
+  return newValue;
 }
 
 /** Writes JSON, with exact numbers where `parseJson` kept them. */
@@ -100,7 +108,7 @@ function positionOf(error: unknown): number | undefined {
 /** The native parser has no position for what is no token at all, such as `NaN`: it quotes the text around it in its place. */
 function losslessError(text: string): unknown {
   try {
-    parse(text, null, { onDuplicateKey: ({ newValue }) => newValue });
+    parse(text, null, { onDuplicateKey: lastOne });
     return undefined;
   } catch (error) {
     return error;
