@@ -33,12 +33,15 @@ export class Backoff {
   }
 }
 
+/** Milliseconds that a timer of Node can wait, 25 days: a longer one fires at once. */
+export const longestTimer = 2 ** 31 - 1;
+
 /**
- * Waits for some milliseconds, or until `signal` aborts; never rejects.
+ * Waits for some milliseconds, at most 25 days, or until `signal` aborts; never rejects.
  *
  * @example
  * await pause(500, context.signal);
  */
 export async function pause(milliseconds: number, signal?: AbortSignal): Promise<void> {
-  await setTimeout(milliseconds, undefined, { signal }).catch(() => undefined);
+  await setTimeout(Math.min(milliseconds, longestTimer), undefined, { signal }).catch(() => undefined);
 }

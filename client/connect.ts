@@ -28,7 +28,7 @@ export interface ConnectOptions {
    * to trust as `?cacertfile=`; several nodes of a cluster joined by commas.
    */
   amqpUrl?: string;
-  /** Longest time for one attempt of a call, in seconds. Default 30. */
+  /** Longest time for one attempt of a call, in seconds. Default 30; `Infinity` waits for ever. */
   timeoutSeconds?: number;
   /** How many seconds calls are repeated while the server is unavailable. Default 10; 0 never repeats. */
   retrySeconds?: number;
@@ -141,7 +141,7 @@ export interface Client extends Collections {
 /**
  * Makes a client. Nothing is sent yet: a server that is away is noticed, and waited for, by the calls.
  *
- * @throws TypeError a URL or the token is none; Error: the CA file cannot be read
+ * @throws TypeError a URL, the token or a time is none; Error: the CA file cannot be read
  * @example
  * import { connect } from 'syncsets/client';
  *

@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import { inspect } from 'node:util';
 import { failedCalls } from '../test/failedCalls.js';
 import { until } from '../test/until.js';
+import { pause } from './backoff.js';
 import { connect } from './connect.js';
 import { ConnectionError, isPlatformError, PlatformError } from './errors.js';
 import { failure, FakeServer, json, type Answer } from './testing/fake-server.js';
@@ -204,6 +205,20 @@ describe('transport', () => {
     const error = await caught(client.clusters.read({ name: 'a' }));
     expect(inspect([client, client.clusters, error], { depth: 9, showHidden: true })).not.to.include('sesame');
     await client.close();
+  });
+
+  it('waits for ever if it is to, and refuses times that are none', async () => {
+    const server = await serve(async (_, response) => {
+      await pause(200);
+      json(response, 200, { late: true });
+    });
+    for (const timeoutSeconds of [Infinity, 1e9]) {
+      expect(await open(server.url, { timeoutSeconds }).send({ method: 'GET', path: '/v1/a' })).to.deep.equal({
+        late: true,
+      });
+    }
+    for (const times of [{ timeoutSeconds: NaN }, { timeoutSeconds: 0 }, { retrySeconds: NaN }, { retrySeconds: -1 }])
+      expect(() => new Transport({ url: server.url, ...times })).to.throw(TypeError, 'must be a number');
   });
 
   it('refuses a URL or token that cannot work, without repeating secrets', () => {

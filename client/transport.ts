@@ -6,7 +6,7 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { baseOf, queryOf } from './address.js';
 import { isSuccess, parse, retryAfterOf, textOf, warningsOf } from './answer.js';
-import { Backoff, pause } from './backoff.js';
+import { Backoff, longestTimer, pause } from './backoff.js';
 import { ConnectionError, PlatformError } from './errors.js';
 
 /** Where requests go, and how long they are tried; in seconds. */
@@ -17,7 +17,7 @@ export interface TransportOptions {
   token?: string;
   /** PEM file of the authorities to trust instead of the system's. */
   caFile?: string;
-  /** Longest time for one attempt, from the request to the end of the answer. Default 30. */
+  /** Longest time for one attempt, from the request to the end of the answer. Default 30; `Infinity` waits for ever. */
   timeoutSeconds?: number;
   /** How long a call that may be sent again is repeated. Default 10; 0 never repeats. */
   retrySeconds?: number;
@@ -72,7 +72,9 @@ export class Transport {
   readonly #active = new Set<(reason: Error) => void>();
   #ended: Error | undefined;
 
-  /** @throws TypeError the URL is not http(s) or the token cannot be sent; Error: the CA file cannot be read */
+  /**
+   * @throws TypeError the URL is not http(s), the token cannot be sent, or a time is none; Error: the CA file cannot be read
+   */
   constructor(options: TransportOptions) {
     this.#base = baseOf(options.url);
     this.#options = options;
@@ -80,6 +82,9 @@ export class Transport {
     if (options.token !== undefined && !/^[\x21-\x7e]+$/.test(options.token)) {
       throw new TypeError('The token is empty or has characters that no HTTP header carries');
     }
+    const { timeoutSeconds = 30, retrySeconds = 10 } = options;
+    if (!(timeoutSeconds > 0)) throw new TypeError('timeoutSeconds must be a number above 0');
+    if (!(retrySeconds >= 0)) throw new TypeError('retrySeconds must be a number from 0');
     this.#headers = {
       accept: 'application/json',
       'user-agent': 'syncsets-client',
@@ -268,7 +273,7 @@ class Deadline {
   #passed: () => void = () => undefined;
 
   constructor(milliseconds: number) {
-    this.#timer = setTimeout(() => this.#passed(), milliseconds);
+    this.#timer = setTimeout(() => this.#passed(), Math.min(milliseconds, longestTimer));
   }
 
   onPassed(passed: () => void): void {
