@@ -155,14 +155,27 @@ describe('the feeder of work queues', function () {
       return `rabbit_policy:set(${policy}, <<"^syncsets">>, ${definition}, 0, <<"queues">>, <<"test">>)`;
     };
     expect(await broker.evaluate(limit(1))).to.equal('{ok, ok}');
-    for (const keys of [10, 20, 30]) await enqueue(keys - 9, keys + 1);
-    await until(() => warnings.some(line => line.includes('cannot be fed')), { what: 'a refusal' });
-    await until(async () => (await marked()) < 31, { what: 'keys to be unmarked' });
-    // A quorum queue that loses its limit altogether goes on refusing.
-    expect(await broker.evaluate(limit(1_000))).to.equal('{ok, ok}');
-    await messages(31);
-    await until(async () => (await marked()) === 31, { what: 'all keys to be marked' });
-    await broker.evaluate(`rabbit_policy:delete(${policy}, <<"test">>)`);
+    try {
+      // The queue knows its limit a moment later.
+      const probe = listener.createPublisher({ confirm: true });
+      const message = { type, namespace: 'default', name: 'key0' };
+      const refused = () =>
+        probe.send({ routingKey: workQueue(controller), durable: true }, message).then(
+          () => false,
+          () => true,
+        );
+      await until(refused, { what: 'the limit to hold' });
+      await probe.close();
+      for (const keys of [10, 20, 30]) await enqueue(keys - 9, keys + 1);
+      await until(() => warnings.some(line => line.includes('cannot be fed')), { what: 'a refusal' });
+      await until(async () => (await marked()) < 31, { what: 'keys to be unmarked' });
+      // A quorum queue that loses its limit altogether goes on refusing.
+      expect(await broker.evaluate(limit(1_000))).to.equal('{ok, ok}');
+      await messages(31);
+      await until(async () => (await marked()) === 31, { what: 'all keys to be marked' });
+    } finally {
+      await broker.evaluate(`rabbit_policy:delete(${policy}, <<"test">>)`);
+    }
   });
 
   /** Puts messages on the queue of keys that were claimed without them, more than it may hold of these. */
