@@ -41,6 +41,8 @@ export class Wakeups {
   #sending: Promise<void> | undefined;
   readonly #company: Loop;
   #alone = false;
+  /** Notifications of others so far. */
+  #heard = 0;
   #stopped = false;
 
   constructor(database: Database, log: Log) {
@@ -112,7 +114,10 @@ export class Wakeups {
 
   // A newcomer greets at once; who has left is noticed here.
   async #look(): Promise<boolean> {
-    this.#alone = (await this.#database.listeners(channel)) <= 1;
+    const heard = this.#heard;
+    const alone = (await this.#database.listeners(channel)) <= 1;
+    // Who greeted meanwhile may have come after the count.
+    if (heard === this.#heard) this.#alone = alone;
     return false;
   }
 
@@ -145,6 +150,7 @@ export class Wakeups {
     const end = payload.indexOf('\n');
     const [sender, ...topics] = (end < 0 ? payload : payload.slice(0, end)).split(' ');
     if (sender === this.#sender) return;
+    this.#heard++;
     this.#alone = false;
     const enclosed = end < 0 ? undefined : disclose(payload.slice(end + 1));
     for (const topic of topics) {
