@@ -157,7 +157,9 @@ describe('secret values', function () {
 
   it('are shown by reveal alone, which is written down without them', async () => {
     await send('PUT', '/v1/controllers/seer', { type: 'secrets', reveal: ['secrets'] });
-    const { body } = await call(platform.url, 'POST', '/v1/controllers/seer/claims', { worker: 'w', max: 10 });
+    // Waits: a key that is being marked as sent at that moment is passed over.
+    const request = { worker: 'w', max: 10, waitSeconds: 10 };
+    const { body } = await call(platform.url, 'POST', '/v1/controllers/seer/claims', request);
     const { token } = body.claims[0] as { token: string };
     const path = '/v1/secrets/default/s1/reveal';
     // Not kept with what was seen: this is where they may be.
@@ -183,7 +185,7 @@ describe('secret values', function () {
     );
     consumers.push(worker);
     await until(() => work.length > 0, { what: 'work on the queue' });
-    const claims = await send('POST', '/v1/controllers/canaries/claims', { worker: 'w', max: 100 });
+    const claims = await send('POST', '/v1/controllers/canaries/claims', { worker: 'w', max: 100, waitSeconds: 10 });
     expect(claims.body.claims).not.to.be.empty;
 
     const tables = await sql.query<{ name: string }>(
