@@ -280,7 +280,7 @@ export class Claims {
   ): Promise<string | undefined> {
     const map = await claimMap(this.#database, controller, worker, { events: mapBatch, bytes });
     if (map === 'resynced') this.#bus.queued(controller);
-    if (map === 'resynced' || map === undefined) return undefined;
+    if (typeof map !== 'object') return undefined;
     const { type, nonce, priority } = map;
     const token = claimToken({ controller, map: type, nonce });
     const events = map.events.map(

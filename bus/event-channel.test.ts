@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { expect } from 'chai';
 import { Connection } from 'rabbitmq-client';
 import { eventExchange } from '../amqp.js';
-import type { LogEvent } from '../db/index.js';
+import { hear, logEvent, versionOf } from '../test/published.js';
 import { sharedRabbit } from '../test/rabbitmq.js';
 import { until } from '../test/until.js';
 import { Way } from '../test/way.js';
@@ -10,23 +10,8 @@ import { RabbitTransport } from './rabbitmq.js';
 
 const type = 'channelled';
 
-function events(from: number, to: number, object = '{}'): LogEvent[] {
-  return Array.from({ length: to - from + 1 }, (_, at) => ({
-    version: from + at,
-    previous: from + at - 1,
-    op: 'MODIFIED',
-    namespace: 'default',
-    name: 'one',
-    uid: '0b9a3e0e-3f7d-4a55-9a8b-2f6f3f1f4f10',
-    object,
-    before: null,
-    changed: ['spec'],
-    actor: 'client',
-    own: false,
-    traceparent: null,
-    at: Date.now(),
-  }));
-}
+const events = (from: number, to: number, object = '{}') =>
+  Array.from({ length: to - from + 1 }, (_, at) => logEvent(from + at, { object }));
 
 describe('the channel for events, under faults', () => {
   const exchange = eventExchange(type);
@@ -43,17 +28,7 @@ describe('the channel for events, under faults', () => {
     broker.port = String(await way.open());
     rabbit = new RabbitTransport({ url: broker.href, types: [type], instance: 'test', log: () => undefined });
     heard = [];
-    const consumer = listener.createConsumer(
-      {
-        queue: '',
-        queueOptions: { exclusive: true },
-        exchanges: [{ exchange, type: 'fanout', durable: true }],
-        queueBindings: [{ exchange }],
-        noAck: true,
-      },
-      ({ headers }) => void heard.push(Number(headers?.['resourceVersion'])),
-    );
-    await new Promise<void>(resolve => consumer.once('ready', resolve));
+    await hear(listener, exchange, message => void heard.push(versionOf(message)));
   });
   afterEach(async () => {
     await rabbit.stop();

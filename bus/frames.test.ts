@@ -3,6 +3,7 @@ import { expect } from 'chai';
 import { Connection, type AsyncMessage } from 'rabbitmq-client';
 import { eventExchange } from '../amqp.js';
 import type { LogEvent } from '../db/index.js';
+import { hear, logEvent } from '../test/published.js';
 import { sharedRabbit } from '../test/rabbitmq.js';
 import { until } from '../test/until.js';
 import { largestFrame } from './frames.js';
@@ -10,24 +11,8 @@ import { RabbitTransport } from './rabbitmq.js';
 
 const type = 'framed';
 
-function event(version: number, object: string, rest: Partial<LogEvent> = {}): LogEvent {
-  return {
-    version,
-    previous: version - 1,
-    op: 'MODIFIED',
-    namespace: 'default',
-    name: `thing-${version}`,
-    uid: '0b9a3e0e-3f7d-4a55-9a8b-2f6f3f1f4f10',
-    object,
-    before: null,
-    changed: ['spec'],
-    actor: 'client',
-    own: false,
-    traceparent: null,
-    at: Date.now(),
-    ...rest,
-  };
-}
+const event = (version: number, object: string, rest: Partial<LogEvent> = {}) =>
+  logEvent(version, { name: `thing-${version}`, object, ...rest });
 
 describe('the messages of events', () => {
   const exchange = eventExchange(type);
@@ -40,17 +25,7 @@ describe('the messages of events', () => {
     const { url } = await sharedRabbit();
     rabbit = new RabbitTransport({ url, types: [type], instance: 'test', log: () => undefined });
     listener = new Connection(url);
-    const consumer = listener.createConsumer(
-      {
-        queue: '',
-        queueOptions: { exclusive: true },
-        exchanges: [{ exchange, type: 'fanout', durable: true }],
-        queueBindings: [{ exchange }],
-        noAck: true,
-      },
-      message => void messages.push(message),
-    );
-    await new Promise<void>(resolve => consumer.once('ready', resolve));
+    await hear(listener, exchange, message => void messages.push(message));
   });
   beforeEach(() => messages.splice(0));
   after(async () => {

@@ -16,10 +16,10 @@ export class Backoff {
     private readonly high: number,
   ) {}
 
-  /** The next pause in milliseconds. */
-  next(): number {
+  /** The next pause in milliseconds, `atLeast` so many. */
+  next(atLeast = 0): number {
     const longest = Math.min(this.high, this.low * 2 ** Math.min(this.#attempts++, 30));
-    return longest * (1 - Math.random() / 2);
+    return Math.max(atLeast, longest * (1 - Math.random() / 2));
   }
 
   /** Begins again with short pauses. */
@@ -29,7 +29,7 @@ export class Backoff {
 
   /** Waits for the next pause, or at least `atLeast` milliseconds. Resolves early, without an error, when `signal` aborts. */
   async pause(signal?: AbortSignal, atLeast = 0): Promise<void> {
-    await pause(Math.max(atLeast, this.next()), signal);
+    await pause(this.next(atLeast), signal);
   }
 }
 

@@ -117,7 +117,7 @@ export class Transport {
         this.#check(call);
         if (!mayRepeat(call, error)) throw error;
         const asked = error instanceof PlatformError ? (error.retryAfter ?? 0) * 1000 : 0;
-        const wait = Math.max(asked, backoff.next());
+        const wait = backoff.next(asked);
         if (performance.now() + wait > until) throw error;
         await this.pause(wait, call.signal);
       }

@@ -102,7 +102,7 @@ export async function* follow<T extends Resource>(
       if (error instanceof PlatformError) retryAfter = (error.retryAfter ?? 0) * 1000;
       options.onInterruption?.(error);
     }
-    await collection.transport.pause(Math.max(retryAfter, backoff.next()), signal);
+    await collection.transport.pause(backoff.next(retryAfter), signal);
   }
 }
 

@@ -1,5 +1,5 @@
 import { enqueueAll, findController } from './controllers.js';
-import type { Database } from './database.js';
+import type { Database, Queries } from './database.js';
 import { priorityOf } from './events.js';
 import { insistOn } from './races.js';
 import { enqueueKeys, type ClaimedMap, type EnqueueTarget } from './work.js';
@@ -53,12 +53,7 @@ export async function claimMap(
     if (!first || map.version < map.log_start || first.previous > map.version) {
       const registration = await findController(queries, controller);
       if (registration) await enqueueAll(queries, controller, registration.type, 'resync');
-      await queries.query({
-        text: `update syncsets.maps set version = $3, nonce = null, worker = null, upto = null, attempts = 0, last_error = null,
-            not_before = '-infinity'
-          where controller = $1 and type = $2`,
-        values: [controller, map.type, map.head],
-      });
+      await moveMap(queries, { controller, type: map.type }, map.head);
       return 'resynced';
     }
     const priority = Math.max(...events.map(priorityOf));
@@ -89,8 +84,8 @@ export async function finishMap(
   result: MapOutcome,
 ): Promise<{ held: boolean; woken: boolean }> {
   return insistOn(database, async queries => {
-    const [held] = await queries.query<{ priority: number }>({
-      text: `select m.priority from syncsets.maps m join syncsets.workers k on k.controller = m.controller and k.worker = m.worker
+    const [held] = await queries.query<{ priority: number; upto: number }>({
+      text: `select m.priority, m.upto from syncsets.maps m join syncsets.workers k on k.controller = m.controller and k.worker = m.worker
         where m.controller = $1 and m.type = $2 and m.nonce = $3 and k.expires_at > clock_timestamp() for update of m`,
       values: [map.controller, map.type, map.nonce],
     });
@@ -115,12 +110,22 @@ export async function finishMap(
       priority: held.priority,
       reason: map.type,
     });
-    const [moved] = await queries.query<{ more: boolean }>({
-      text: `update syncsets.maps m set version = m.upto, upto = null, nonce = null, worker = null, attempts = 0,
-          last_error = null, not_before = '-infinity'
-        from syncsets.types t where m.controller = $1 and m.type = $2 and t.type = m.type returning t.version > m.version as more`,
-      values: [map.controller, map.type],
-    });
-    return { held: true, woken: woken || moved?.more === true };
+    const more = await moveMap(queries, map, held.upto);
+    return { held: true, woken: woken || more };
   });
+}
+
+/** Moves the cursor of a map, which nobody holds then, and forgets its errors; true when there are newer events. */
+async function moveMap(
+  queries: Queries,
+  { controller, type }: { controller: string; type: string },
+  version: number,
+): Promise<boolean> {
+  const [moved] = await queries.query<{ more: boolean }>({
+    text: `update syncsets.maps m set version = $3, upto = null, nonce = null, worker = null, attempts = 0,
+        last_error = null, not_before = '-infinity'
+      from syncsets.types t where m.controller = $1 and m.type = $2 and t.type = m.type returning t.version > m.version as more`,
+    values: [controller, type, version],
+  });
+  return moved?.more === true;
 }
