@@ -61,10 +61,10 @@ describe('a day of churn', function () {
     let dropped = 0;
     const start = performance.now();
     while (seen.length < looks) {
-      const due = writers.answered.length + writes;
+      const due = writers.answered + writes;
       const now = new Date(Date.now() + (seen.length + 8) * 3_600_000);
       dropped += (await maintainEventLog(api.database, [...types], { maxBytes: logMax, now })).length;
-      await until(() => writers.answered.length >= due, { what: `${writes} more writes`, deadline: 30_000 });
+      await until(() => writers.answered >= due, { what: `${writes} more writes`, deadline: 30_000 });
       // Vacuum comes once a second, however fast the writes are.
       await until(() => performance.now() - start > (seen.length + 1) * 1_000, { what: 'the next second' });
       seen.push(await measure(database));
@@ -72,7 +72,7 @@ describe('a day of churn', function () {
     writers.stop();
     await writing;
     expect(dropped).to.be.at.least(looks);
-    judge(seen, { logMax: logMax * types.length, slack, writes: writers.answered.length / looks }, violations);
+    judge(seen, { logMax: logMax * types.length, slack, writes: writers.answered / looks }, violations);
     const story = [`seed ${scale.seed}`, ...seen.map(show)].join('\n');
     expect(
       violations.found.map(({ kind, what }) => `${kind}: ${what}`),

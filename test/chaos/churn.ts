@@ -18,7 +18,8 @@ export interface Churn {
  * A day's churn in little: writes without end over the same objects, with workers, while the event log may hold so little that it
  * is replaced again and again, as it is each day at 200 writes a second. All sizes have to stay where they were at the half.
  *
- * @param minutes how long; housekeeping and autovacuum come once a minute, so five are the least that shows anything
+ * @param scale its `writes` end the run too, a day of 200 a second has 17,280,000
+ * @param minutes how long at most; housekeeping and autovacuum come once a minute, so five are the least that shows anything
  */
 export async function churn(
   scale: Scale,
@@ -39,17 +40,17 @@ export async function churn(
       violations,
     });
     const writing = writers.run();
-    for (let minute = 1; minute <= minutes; minute++) {
+    while (looks.length < minutes && writers.answered < scale.writes) {
       await sleep(60_000);
       const sizes = await measure(database);
       looks.push(sizes);
-      say(`${violations.time()} ${writers.answered.length} writes; ${show(sizes)}`);
+      say(`${violations.time()} ${writers.answered} writes; ${show(sizes)}`);
     }
     writers.stop();
     await writing;
-    const writes = writers.answered.length / minutes;
+    const writes = writers.answered / looks.length;
     judge(looks, { logMax: bytesOf(eventLogMax) * types.length, slack: 8 * 2 ** 20, writes }, violations);
-    return { violations, answered: writers.answered.length, looks };
+    return { violations, answered: writers.answered, looks };
   } finally {
     await database.end();
     await fleet.stop();

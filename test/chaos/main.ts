@@ -6,7 +6,7 @@ import type { Violations } from './violations.js';
 // `make chaos`: the whole platform under faults. Variables: SEED, WRITES, OBJECTS, LANES, BATCHING (how many of them send
 // batches), BATCH (their most writes), WORKERS, WATCHERS, RATE (writes a second),
 // FREEZE (longest one, ms), PAUSE (longest one between two faults, ms), CLAIM_SECONDS, SETTLE (ms), PATTERN=rounds, FAULTS=off.
-// `make churn`: no faults and no end to the writes. The same, and MINUTES (30), EVENT_LOG_MAX (16MiB).
+// `make churn`: no faults and no end to the writes but by MINUTES (30) or WRITES. The same, and EVENT_LOG_MAX (16MiB).
 
 async function main([mode = 'storm']: string[]): Promise<void> {
   const { env } = process;
@@ -15,7 +15,7 @@ async function main([mode = 'storm']: string[]): Promise<void> {
   say(`seed ${scale.seed}: ${JSON.stringify(scale)}`);
   if (mode === 'churn') {
     const options = { minutes: Number(env.MINUTES || 30), eventLogMax: env.EVENT_LOG_MAX || '16MiB' };
-    const quiet = { ...scale, writes: Infinity, pause: undefined };
+    const quiet = { ...scale, writes: Number(env.WRITES) || Infinity, pause: undefined };
     const { violations, answered } = await churn(quiet, options, say);
     say([`${answered} writes`, ...violations.describe()].join('\n'));
     conclude(violations, 'make churn');

@@ -81,6 +81,7 @@ export class Scene {
       prefix: `s${this.#storms++}-`,
       random: random.fork('writers'),
       violations,
+      onAnswered: write => this.#answered.push(write),
     });
     const began = performance.now();
     let told = violations.found.length;
@@ -89,7 +90,7 @@ export class Scene {
       // At once, since a long run may be ended by hand before it is judged; the first twenty, as at the end.
       for (const { kind, what } of violations.found.slice(told, 20)) this.#say(`${kind}: ${what}`);
       told = violations.found.length;
-      this.#say(`${answered.length} writes answered, ${unknown} not, ${violations.found.length} violations`);
+      this.#say(`${answered} writes answered, ${unknown} not, ${violations.found.length} violations`);
     }, 10_000);
     try {
       const happening = faults.start();
@@ -100,8 +101,7 @@ export class Scene {
       await faults.stop();
     }
     const seconds = (performance.now() - began) / 1_000;
-    this.#say(`${writers.answered.length} writes in ${seconds.toFixed(0)} s; nothing is broken any more`);
-    for (const one of writers.answered) this.#answered.push(one);
+    this.#say(`${writers.answered} writes in ${seconds.toFixed(0)} s; nothing is broken any more`);
     const queues = this.#queues.followers.map(follower => ({ follower, selective: false }));
     const followers = [...this.#watchers.followers, ...queues];
     const runs = await judge(
@@ -117,7 +117,7 @@ export class Scene {
     this.#say('judged');
     return {
       violations,
-      answered: writers.answered.length,
+      answered: writers.answered,
       unknown: writers.unknown,
       seconds,
       faults: faults.counts,

@@ -46,7 +46,8 @@ interface Made {
 
 /** Clients that write at the same time, each its own share of the objects, so that each knows what must be there. */
 export class Writers {
-  readonly answered: Answered[] = [];
+  /** How many writes were answered. */
+  answered = 0;
   /** Calls that were given up without an answer: carried out or not. */
   unknown = 0;
   readonly #scale: Scale;
@@ -54,14 +55,26 @@ export class Writers {
   readonly #client: Client;
   readonly #random: Random;
   readonly #prefix: string;
+  readonly #onAnswered: ((write: Answered) => void) | undefined;
   readonly #began = performance.now();
   #sent = 0;
   #stopped = false;
 
-  /** @param options.prefix of their objects' names, so that nobody else writes them */
-  constructor(options: { scale: Scale; url: string; prefix: string; random: Random; violations: Violations }) {
+  /**
+   * @param options.prefix of their objects' names, so that nobody else writes them
+   * @param options.onAnswered is told of each write; the writers keep none, since a day has 17 million
+   */
+  constructor(options: {
+    scale: Scale;
+    url: string;
+    prefix: string;
+    random: Random;
+    violations: Violations;
+    onAnswered?: (write: Answered) => void;
+  }) {
     const { scale, url, prefix, random, violations } = options;
     this.#prefix = prefix;
+    this.#onAnswered = options.onAnswered;
     this.#scale = scale;
     this.#violations = violations;
     this.#random = random;
@@ -110,7 +123,7 @@ export class Writers {
       );
       await this.#writeTogether([...new Set(picked)], random);
     };
-    while (this.answered.length < writes && !this.#stopped) await (lane < this.#scale.batching ? several() : one());
+    while (this.answered < writes && !this.#stopped) await (lane < this.#scale.batching ? several() : one());
   }
 
   async #write(object: Owned, random: Random, deletes: boolean): Promise<void> {
@@ -161,7 +174,8 @@ export class Writers {
     const { type, namespace, name, serial } = object;
     object.exists = op !== 'delete';
     const version = Number(resourceVersion);
-    this.answered.push({ type, name: `${namespace}/${name}`, version });
+    this.answered++;
+    this.#onAnswered?.({ type, name: `${namespace}/${name}`, version });
     this.#violations.note(`${type}/${namespace}/${name}`, `answered ${version} s${serial}`);
   }
 
