@@ -47,6 +47,7 @@ export class Broker {
   #parking: { connection: Connection; publisher: Publisher } | undefined;
   readonly #told = new Map<string, number>();
   #down = false;
+  #closed = false;
   readonly #onDown = new Set<() => void>();
 
   /** @throws TypeError the URL is none of RabbitMQ */
@@ -62,6 +63,7 @@ export class Broker {
   /**
    * Consumes a queue, again after each reconnect. Its bindings are declared again every 10 s.
    * @internal
+   * @throws Error the client is closed
    * @param onChange told when messages begin to arrive (true) and when they no longer do (false); what was unacknowledged
    *   then comes again
    */
@@ -123,6 +125,7 @@ export class Broker {
   async park({ body, contentType, routingKey }: AsyncMessage, queue: string, reason: string): Promise<boolean> {
     const bytes = Buffer.isBuffer(body) ? body : Buffer.from(typeof body === 'string' ? body : JSON.stringify(body));
     this.#tellOfParked(queue, reason, bytes.length);
+    if (this.#closed) return false;
     const about = { reason, queue, routingKey, bytes: bytes.length, truncated: bytes.length > keptOfMessage };
     const { connection, publisher } = this.#parker();
     // One that blocks publishers counts as not connected: nothing is to gather here meanwhile.
@@ -145,8 +148,11 @@ export class Broker {
     return Promise.race([sent.catch(() => false), pause(parkTime).then(() => false)]);
   }
 
-  /** Closes the connections, at once if the broker does not answer. */
+  /** Closes the connections, at once if the broker does not answer; no others are opened. */
   async close(): Promise<void> {
+    this.#closed = true;
+    // Who consumes is not told by the connection that it was closed here.
+    for (const onDown of this.#onDown) onDown();
     const connections = [this.#connection, this.#parking?.connection];
     const publisher = this.#parking?.publisher;
     this.#connection = undefined;
@@ -196,6 +202,7 @@ export class Broker {
 
   #connect(): Connection {
     if (this.#connection) return this.#connection;
+    if (this.#closed) throw new Error('The client is closed');
     const connection = this.#open('syncsets client');
     connection.on('error', error => {
       this.#report(error);
@@ -208,7 +215,7 @@ export class Broker {
 
   /** One line for each outage, not for each attempt to end it. */
   #report(error: unknown): void {
-    if (this.#down) return;
+    if (this.#down || this.#closed) return;
     this.#down = true;
     this.#log.warn({ error: reasonOf(error) }, 'RabbitMQ is away; going on over HTTP');
   }

@@ -154,6 +154,7 @@ export function connect(options: ConnectOptions = {}): Client {
   const broker = amqpUrl === undefined ? undefined : new Broker(amqpUrl, log);
   const transport = new Transport({ ...options, url });
   const client = new PlatformClient(transport, broker, {});
+  if (signal?.aborted) void client.close();
   signal?.addEventListener('abort', () => void client.close(), { once: true });
   return withCollections(client);
 }

@@ -199,7 +199,7 @@ describe('events over RabbitMQ', () => {
     });
 
     after(async () => {
-      await end();
+      await client.close();
       await api.stop();
     });
 
@@ -228,6 +228,23 @@ describe('events over RabbitMQ', () => {
       await write(20);
       await until(() => told.length === written.length, { what: 'changes with the broker again' });
       expect(told).to.deep.equal(written);
+      stop.abort();
+      await following;
+    });
+
+    it('end with their client, and open no connection after that', async () => {
+      const passing = connect({ url: api.url, amqpUrl: rabbit.url });
+      const names: string[] = [];
+      const ended = (async () => {
+        for await (const { object } of events(passing.clusters)) names.push(object.name);
+      })().catch(String);
+      await passing.clusters.create({ name: 'last' });
+      await until(() => names.includes('last'), { what: 'a change' });
+      await passing.close();
+      expect(await ended).to.contain('The client is closed');
+      const late = connect({ url: api.url, amqpUrl: rabbit.url, signal: AbortSignal.abort() });
+      for (const one of [passing, late])
+        expect(await events(one.clusters).next().catch(String)).to.contain('The client is closed');
     });
   });
 });
