@@ -60,6 +60,12 @@ describe('the health of a runtime', () => {
       },
       { what: 'the terminal error to be counted' },
     );
+    // Each run is of a key that was claimed; a failed one may have been claimed again meanwhile.
+    const runs = ['success', 'error', 'requeue_after'].map(result =>
+      Number(new RegExp(`reconcile_total{controller="healthy",result="${result}"} (\\d+)`).exec(counted)?.[1]),
+    );
+    const ended = runs.reduce((sum, one) => sum + one);
+    expect(count(counted, 'workqueue_adds_total')).to.be.within(ended, ended + 3);
     // What failed for good is not tried again.
     expect(count(counted, 'workqueue_retries_total')).to.equal(count(counted, 'runtime_reconcile_errors_total') - 1);
     expect(await get('/nonsense')).to.include({ status: 404 });

@@ -2,6 +2,8 @@ import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 
 /** What a worker counts, under the names of controller-runtime and client-go where they have one. */
 export interface WorkerMetrics {
+  /** A key was claimed. */
+  added(): void;
   result(result: 'success' | 'error' | 'requeue_after', seconds: number): void;
   terminalError(): void;
   retry(): void;
@@ -59,6 +61,7 @@ export class Metrics {
   readonly #seconds;
   readonly #work;
   readonly #panics;
+  readonly #adds;
   readonly #retries;
   readonly #lost;
   readonly #requests;
@@ -91,6 +94,7 @@ export class Metrics {
       'controller',
     );
     this.#panics.inc({ controller: '' }, 0);
+    this.#adds = counter('workqueue_adds_total', 'Keys that this process claimed', 'name');
     this.#retries = counter('workqueue_retries_total', 'Keys that are tried again after an error', 'name');
     this.#lost = counter(
       'syncsets_claims_lost_total',
@@ -142,6 +146,7 @@ export class Metrics {
       requeue_after: this.#total.labels({ controller, result: 'requeue_after' }),
     };
     const errors = this.#errors.labels({ controller });
+    const adds = this.#adds.labels({ name: controller });
     const retries = this.#retries.labels({ name: controller });
     const seconds = this.#seconds.labels({ controller });
     const terminal = this.#terminal.labels({ controller });
@@ -149,11 +154,12 @@ export class Metrics {
     const lost = this.#lost.labels({ controller });
     const work = this.#work.labels({ name: controller });
     // Shown from the beginning: a counter that appears with its first increment hides that increment from rate().
-    for (const one of [...Object.values(totals), errors, retries, terminal, timeouts, lost]) one.inc(0);
+    for (const one of [...Object.values(totals), errors, adds, retries, terminal, timeouts, lost]) one.inc(0);
     this.#panics.inc({ controller }, 0);
     this.#seconds.zero({ controller });
     this.#work.zero({ name: controller });
     return {
+      added: () => adds.inc(),
       result: (result, taken) => {
         totals[result].inc();
         seconds.observe(taken);

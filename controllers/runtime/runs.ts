@@ -83,6 +83,7 @@ export class Runs<T extends Resource> {
 
   /** Runs a claimed key, now or when a slot is free. */
   begin(claim: KeyClaim): void {
+    this.#metrics.added();
     const key = keyOf(claim);
     const former = this.#running.get(key);
     // Whoever claims what is claimed already has it because the former claim is over.
