@@ -35,8 +35,8 @@ describe('admission', () => {
     afterEach(() => {
       if (clusters) clusters.rules = original;
     });
-    const rule = (fields: string[], admit: AnyRule['admit']) => {
-      if (clusters) clusters.rules = [{ fields, admit }];
+    const rule = (fields: string[], admit: AnyRule['admit'], reads?: string[]) => {
+      if (clusters) clusters.rules = [{ fields, admit, ...(reads && { reads }) }];
     };
     const patched = (object: { name: string }, body: object, suffix = '') =>
       api.call('PATCH', `/v1/clusters/default/${object.name}${suffix}`, body);
@@ -154,23 +154,44 @@ describe('admission', () => {
       const other = await create('clusters', { context: 'before' });
       const key = { namespace: 'default', name: other.name };
       const seen: unknown[] = [];
-      rule(['context'], async (_object, _previous, { read, missing }) => {
-        seen.push(Reflect.get((await read('clusters', key)) ?? {}, 'context'));
-        await patched(other, { annotations: { a: String(seen.length) } }, '/metadata');
-        await api.database.query({
-          text: `update syncsets.objects set object = jsonb_set(object, '{context}', '"after"') where name = $1`,
-          values: [other.name],
-        });
-        seen.push(Reflect.get((await read('clusters', key)) ?? {}, 'context'));
-        seen.push(await missing('clusters', [key, { namespace: 'default', name: 'none' }]));
-        return undefined;
-      });
+      rule(
+        ['context'],
+        async (_object, _previous, { read, missing }) => {
+          seen.push(Reflect.get((await read('clusters', key)) ?? {}, 'context'));
+          await patched(other, { annotations: { a: String(seen.length) } }, '/metadata');
+          await api.database.query({
+            text: `update syncsets.objects set object = jsonb_set(object, '{context}', '"after"') where name = $1`,
+            values: [other.name],
+          });
+          seen.push(Reflect.get((await read('clusters', key)) ?? {}, 'context'));
+          seen.push(await missing('clusters', [key, { namespace: 'default', name: 'none' }]));
+          return undefined;
+        },
+        ['clusters'],
+      );
       expect((await api.call('POST', '/v1/clusters', { name: fresh() })).status).to.equal(201);
       expect(seen).to.deep.equal(['before', 'before', [{ namespace: 'default', name: 'none' }]]);
       const [open] = await api.database.query<{ count: number }>({
         text: `select count(*)::int as count from pg_stat_activity where datname = current_database() and state like 'idle in%'`,
       });
       expect(open?.count).to.equal(0);
+    });
+
+    it('shows a rule no objects of types that it does not name', async () => {
+      const key = { namespace: 'default', name: 'any' };
+      for (const look of ['read', 'missing'] as const) {
+        rule(
+          ['context'],
+          async (_object, _previous, { read, missing }) => {
+            await (look === 'read' ? read('secrets', key) : missing('secrets', [key]));
+            return undefined;
+          },
+          ['clusters'],
+        );
+        expect((await api.call('POST', '/v1/clusters', { name: fresh() })).status).to.equal(500);
+        const errors = api.log.flatMap(({ fields }) => (fields['error'] instanceof Error ? [fields['error']] : []));
+        expect(errors.at(-1)?.message).to.contain('looks at secrets; name them in its "reads"');
+      }
     });
   });
 

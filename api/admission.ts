@@ -23,6 +23,8 @@ export interface Verdict<T extends Resource> {
 export interface Rule<T extends Resource> {
   /** Asked when one of these top-level fields is new or has changed. Only a rule that names `status` is asked for a status. */
   fields: readonly (keyof T & string)[];
+  /** The types whose objects it looks at: of a batch, its writes and theirs keep their order. It can look at no others. */
+  reads?: readonly string[];
   /**
    * Judges a write before it is stored, on the very version that it will be stored over: it is asked again when another write
    * came in between, so it must not do anything. Secret values are masked, except those that the write itself brings.
@@ -40,6 +42,7 @@ export interface Rule<T extends Resource> {
 /** The same for any type, as the pipeline calls it. */
 export interface AnyRule {
   fields: readonly string[];
+  reads?: readonly string[];
   admit(
     object: Incoming<Resource>,
     previous: Resource | undefined,
@@ -54,7 +57,7 @@ export interface AdmissionContext {
   controller: string | undefined;
   dryRun: boolean;
   /**
-   * Another object as it is stored, secrets masked. All reads for one write see the same moment; of a batch each write sees what
+   * Another object, of a type that the rule `reads`, as it is stored, secrets masked. All reads for one write see the same moment; of a batch each write sees what
    * those before it will have made.
    */
   read: (type: string, key: Key) => Promise<Resource | undefined>;
@@ -93,18 +96,20 @@ export async function admit(
   if (rules.length === 0) return { object, violations: [], warnings: [] };
   let snapshot: Snapshot | undefined;
   const moment = () => (snapshot ??= new Snapshot(database));
-  const full: AdmissionContext = {
+  const contextOf = (rule: AnyRule): AdmissionContext => ({
     ...context,
     read: async (type, key) => {
+      insistOnReads(rule, type);
       const stored = await (read ? read(type, key) : moment().read(type, key));
       return stored && asResource(asObject(stored));
     },
     missing: async (type, keys) => {
+      insistOnReads(rule, type);
       if (!read) return moment().missing(type, keys);
       const found = await Promise.all(keys.map(key => read(type, key)));
       return keys.filter((_, i) => found[i] === undefined);
     },
-  };
+  });
   let hide: ReturnType<typeof redaction> | undefined;
   const redact = (text: string) => (hide ??= redaction(type, object))(text);
   const violations: ErrorDetail[] = [];
@@ -115,7 +120,7 @@ export async function admit(
   let shown = asResource(copyJson(current));
   try {
     for (const rule of rules) {
-      const verdict = await rule.admit(shown, before, full);
+      const verdict = await rule.admit(shown, before, contextOf(rule));
       // One by one: what a rule says of each element of a long list is more than a call takes arguments.
       for (const { path, message } of verdict?.violations ?? []) violations.push({ path, message: redact(message) });
       for (const warning of verdict?.warnings ?? []) warnings.push(redact(warning));
@@ -134,6 +139,12 @@ export async function admit(
     await snapshot?.close();
   }
   return { object: current, violations, warnings };
+}
+
+/** What a rule looks at without saying so, other operations of its batch would change before it or after it by chance. */
+function insistOnReads({ fields, reads = [] }: AnyRule, type: string): void {
+  if (!reads.includes(type))
+    throw new Error(`A rule about ${fields.join(', ')} looks at ${type}; name them in its "reads".`);
 }
 
 function changed(object: JsonObject, wanted: object, mutable: string[]): JsonObject {

@@ -1,3 +1,4 @@
+import { Bonds } from './batch-bonds.js';
 import { isNewer, type BatchItem } from './batch-operations.js';
 import type { ItemResult } from './batch-results.js';
 import type { ApiError } from './errors.js';
@@ -15,25 +16,28 @@ export const attempts = 8;
 export type Part = { index: number; item: BatchItem }[];
 
 /**
- * Parts of a batch whose operations do not depend on each other: within one, no object occurs twice. Where rules bind objects
- * to each other, or rules of admission may look at objects of another type, everything keeps its order, and another type
- * begins a new part.
+ * Parts of a batch whose operations do not depend on each other: within one, no object occurs twice. Where operations are bound
+ * to each other, everything keeps its order, and the second of two that are bound begins a new part.
  */
 export function partsOf(items: Part, ruled: ReadonlySet<string>): Part[] {
-  const mixed = items.some(({ item }) => item.type !== items[0]?.item.type);
-  const inOrder = items.some(({ item }) => ruled.has(item.type.type) || (mixed && asksRules(item)));
+  const all = new Bonds(ruled);
+  const inOrder = items.some(({ item }) => {
+    all.add(item);
+    return ruled.has(item.type.type) || all.meet(item);
+  });
   const parts: Part[] = [];
   const counts = new Map<string, number>();
+  const bonds = new Bonds(ruled);
   let seen = new Set<string>();
-  let type: string | undefined;
   for (const one of items) {
     const name = nameOf(one.item);
     if (inOrder) {
-      if (seen.has(name) || one.item.type.type !== type) {
+      if (parts.length === 0 || seen.has(name) || bonds.meet(one.item, { sameType: false })) {
         parts.push([]);
         seen = new Set();
+        bonds.clear();
       }
-      type = one.item.type.type;
+      bonds.add(one.item);
       seen.add(name);
       parts.at(-1)?.push(one);
     } else {
@@ -44,12 +48,6 @@ export function partsOf(items: Part, ruled: ReadonlySet<string>): Part[] {
   }
   return parts;
 }
-
-/** Whether rules of admission, which may look at other objects, have a say in an operation. */
-export function asksRules({ type, operation }: BatchItem): boolean {
-  return operation.verb !== 'delete' && (type.rules ?? []).length > 0;
-}
-
 /** Names an operation's object; a name that the server is to make is like no other. */
 export function nameOf({ type, key }: BatchItem): string {
   return key.name === '' ? crypto.randomUUID() : `${type.type} ${key.namespace}/${key.name}`;

@@ -3,10 +3,11 @@ import type { NextFunction, Request, Response } from 'express';
 import type { AnswerReference, StoredAnswer } from '../db/index.js';
 import { models } from '../build/models.js';
 import type { BatchOperation } from './batch.js';
+import { Bonds } from './batch-bonds.js';
 import { readOperation } from './batch-operations.js';
 import { carryOutEach } from './batch-each.js';
 import { GroupSize } from './batch-group.js';
-import { asksRules, nameOf, type Attempt } from './batch-parts.js';
+import { nameOf, type Attempt } from './batch-parts.js';
 import { errorJson, explained, resultJson, type ItemResult } from './batch-results.js';
 import { ApiError } from './errors.js';
 import { idempotencyKey, isOutcome, usedKey } from './idempotency.js';
@@ -54,13 +55,14 @@ class BatchStream {
   readonly #dryRun: boolean;
   readonly #busy = new Set<string>();
   readonly #running = new Set<Promise<void>>();
-  /** The types of what is under way, and of what was before it without a pause. */
-  #types: string[] = [];
+  /** Those of what is under way, and of what was before it without a pause. */
+  readonly #bonds: Bonds;
   #written: Promise<void> = Promise.resolve();
   readonly #groupSize = new GroupSize();
 
   constructor(platform: Platform, request: Request, response: Response) {
     this.#platform = platform;
+    this.#bonds = new Bonds(platform.ruled);
     this.#request = request;
     this.#response = response;
     this.#dryRun = isDryRun(request);
@@ -98,22 +100,16 @@ class BatchStream {
   /** Begins once nothing under way concerns the same objects, and enough is done. */
   async #schedule(jobs: Job[]): Promise<void> {
     const names = new Set<string>();
-    const types = new Set<string>();
-    for (const job of jobs) {
-      const { attempt } = job;
-      if (!(attempt instanceof ApiError)) {
-        const name = nameOf(attempt);
-        const { type } = attempt.type;
-        // What its rules look at may be in the group before.
-        const ordered = this.#platform.ruled.has(type) || (asksRules(attempt) && this.#types.some(one => one !== type));
-        if (this.#busy.has(name) || (ordered && this.#running.size > 0)) await Promise.all(this.#running);
-        names.add(name);
-        types.add(type);
-      }
+    for (const { attempt } of jobs) {
+      if (attempt instanceof ApiError) continue;
+      const name = nameOf(attempt);
+      if (this.#running.size > 0 && (this.#busy.has(name) || this.#bonds.meet(attempt)))
+        await Promise.all(this.#running);
+      names.add(name);
     }
     await this.#free();
-    if (this.#running.size === 0) this.#types = [];
-    this.#types = [...new Set([...this.#types, ...types])];
+    if (this.#running.size === 0) this.#bonds.clear();
+    for (const { attempt } of jobs) if (!(attempt instanceof ApiError)) this.#bonds.add(attempt);
     this.#begin(jobs, names);
   }
 

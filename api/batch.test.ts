@@ -155,6 +155,47 @@ describe('batches', () => {
     }
   });
 
+  it('keeps the order of what rules look at, however the write names it, and stores the rest together', async () => {
+    const [named, added] = [fresh(), fresh()];
+    const set = { type: 'syncsets', namespace: 'foo', name: fresh() };
+    const create = (name: string) => ({ op: 'create', type: 'clusters', object: cluster(name) });
+    const add = [{ op: 'add', path: '/clusterRefs/-', value: added }];
+    const answer = await batch([
+      { op: 'create', type: 'syncsets', object: { ...set, clusterRefs: [named] } },
+      create(named),
+      { op: 'create', type: 'syncsets', object: { ...set, clusterRefs: [named] } },
+      { op: 'patch', ...set, patch: { clusterRefs: [added] } },
+      create(added),
+      { op: 'patch', ...set, patch: add, patchType: 'json' },
+      { op: 'delete', type: 'clusters', namespace: 'foo', name: named },
+      { op: 'replace', ...set, object: { clusterRefs: [added] } },
+      { op: 'replace', ...set, object: { clusterRefs: [named] } },
+    ]);
+    expect(statuses(answer)).to.deep.equal([422, 201, 201, 422, 201, 200, 200, 200, 422]);
+
+    const types = ['clusters', 'secrets', 'syncsets'];
+    const names = Array.from({ length: 16 }, () => fresh());
+    const each = (write: (type: string, name: string) => object) =>
+      names.flatMap(name => types.map(type => write(type, name)));
+    await batch(
+      each((type, name) => {
+        const object = { name, namespace: 'foo', ...(type === 'syncsets' && { clusterRefs: [] }) };
+        return { op: 'create', type, object };
+      }),
+    );
+    const labels = { of: 'all' };
+    const patched = await batch(
+      each((type, name) => ({ op: 'patch', type, namespace: 'foo', name, patch: { labels } })),
+    );
+    expect(new Set(statuses(patched))).to.deep.equal(new Set([200]));
+    const [stored] = await api.database.query<{ transactions: number }>({
+      text: `select count(distinct xmin::text)::int as transactions from syncsets.events
+        where op = 'MODIFIED' and name = any ($1)`,
+      values: [names],
+    });
+    expect(stored?.transactions).to.be.at.most(types.length);
+  });
+
   it('tries a batch without storing anything, an atomic one as a whole', async () => {
     const [there, made] = [fresh(), fresh()];
     const stored = (await api.call('POST', '/v1/clusters', cluster(there))).body;

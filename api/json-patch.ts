@@ -40,6 +40,11 @@ export class JsonPatch {
     if (details.length > 0) throw invalid(details.slice(0, 1_000));
   }
 
+  /** Whether it may give a top-level field another value. */
+  touches(field: string): boolean {
+    return this.#steps.some(({ path, from }) => [path, from].some(at => at && (at[0] ?? field) === field));
+  }
+
   /**
    * The object that the patch makes of another one, which stays as it is. Throws Conflict for a `test` that fails, Invalid for a
    * path that leads nowhere, for a test, copy or move of a secret field and for nesting beyond 64 levels, TooLarge for a patch

@@ -106,6 +106,14 @@ interface Comparison {
 /** What a write of a subresource changes; everything else of its body is ignored. */
 const countingFields = { metadata: metadataFields, status: ['status'] };
 
+/** Whether a change may give a top-level field another value, as far as can be told without the stored object. */
+export function mayChange({ verb, body, subresource }: Change, field: string): boolean {
+  if (subresource !== undefined) return countingFields[subresource].includes(field);
+  if (field === 'status') return false;
+  if (body instanceof JsonPatch) return body.touches(field);
+  return verb === 'replace' || Object.hasOwn(body, field);
+}
+
 /** What the object is to be, before its secrets are sealed. */
 function apply({ type, key, verb, body, subresource }: Change, previous: JsonObject): JsonObject {
   if (body instanceof JsonPatch) {

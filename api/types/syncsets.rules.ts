@@ -19,6 +19,7 @@ export const rules: Rule<SyncSet>[] = [
   },
   {
     fields: ['clusterRefs', 'allowMissing'],
+    reads: ['clusters'],
     // A cluster that was there when it was named and has been deleted since does not stand in the way of other changes.
     async admit({ clusterRefs, allowMissing, namespace = 'default' }, previous, context) {
       if (allowMissing === true) return undefined;
