@@ -226,9 +226,15 @@ export class Database implements Queries {
     client.on('end', () => lost());
     client.on('notification', message => this.#channels.get(message.channel)?.(message.payload ?? ''));
     await client.connect();
+    try {
+      for (const channel of this.#channels.keys()) await client.query(listenOn(channel));
+    } catch (error) {
+      // A standby refuses on a connection that lives on. Taken for the listener, it would end all further tries.
+      client.end().catch(() => undefined);
+      throw error;
+    }
     if (this.#stopped) return client.end();
     this.#listener = client;
-    for (const channel of this.#channels.keys()) await client.query(listenOn(channel));
   }
 
   #retryListener(): void {
