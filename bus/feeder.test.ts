@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { Connection } from 'rabbitmq-client';
-import { workQueue } from '../amqp.js';
+import { parkingQueue, workQueue } from '../amqp.js';
 import { Database, enqueueKeys, ensureTypes, registerController, type Log } from '../db/index.js';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
 import { startRabbit, type Rabbit } from '../test/rabbitmq.js';
@@ -209,6 +209,28 @@ describe('the feeder of work queues', function () {
     await until(() => thrown, { what: 'the throwing away', deadline: 20_000 });
     // The next look at the queue, 10 s later, would find them too.
     await until(async () => (await depth()) === 2, { what: 'the messages of queued keys alone', deadline: 9_000 });
+  });
+
+  it('sends again what went with a deleted queue, where others have declared the parking queue their way', async () => {
+    const { queue } = parkingQueue;
+    await listener.queueDelete({ queue });
+    await listener.queueDeclare({ queue, durable: true });
+    try {
+      await enqueue(1, 100);
+      await until(async () => (await marked()) === 64, { what: 'a full window' });
+      await until(async () => (await depth()) === 64, { what: 'its messages' });
+      await listener.queueDelete({ queue: workQueue(controller) });
+      // As if they had been out for long.
+      await database.query({
+        text: `update syncsets.work set sent_at = sent_at - interval '1 minute' where controller = $1`,
+        values: [controller],
+      });
+      wakeups.wake('controllers');
+      await until(async () => (await depth()) >= 64, { what: 'the messages again' });
+      expect(rabbit.problems).to.deep.equal([queue]);
+    } finally {
+      await listener.queueDelete({ queue });
+    }
   });
 
   it('loses no key and leaves none marked when the broker is killed with batches on their way', async () => {

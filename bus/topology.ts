@@ -115,12 +115,19 @@ export class Topology {
     return this.declareQueue(queue);
   }
 
-  /** Looks after what belongs to no controller: the exchanges, and how many messages are parked. */
+  /**
+   * Looks after what belongs to no controller: the exchanges, and how many messages are parked. What cannot be had is told of by
+   * `problems` and holds up nothing.
+   */
   async inspect(): Promise<void> {
     for (const type of this.#types) {
       this.#declared.delete(eventExchange(type));
-      await this.declareExchange(eventExchange(type)).catch(() => undefined); // told of by `problems`
+      await this.declareExchange(eventExchange(type)).catch(() => undefined);
     }
+    await this.#lookAtParked().catch(() => undefined);
+  }
+
+  async #lookAtParked(): Promise<void> {
     const { messageCount } = await this.#observed(parkingQueue.queue, () =>
       this.#connection.queueDeclare(parkingQueue),
     );
