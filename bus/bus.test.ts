@@ -1,9 +1,10 @@
+import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { Connection } from 'rabbitmq-client';
 import { eventExchange, parkingQueue } from '../amqp.js';
-import { Database, ensureTypes } from '../db/index.js';
+import { Database, ensureTypes, ObjectStore } from '../db/index.js';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
-import { sharedRabbit } from '../test/rabbitmq.js';
+import { sharedRabbit, startRabbit, type Rabbit } from '../test/rabbitmq.js';
 import { until } from '../test/until.js';
 import { Bus } from './bus.js';
 
@@ -65,5 +66,41 @@ describe('what a replica tells of the broker', function () {
     await database.query({ text: `delete from syncsets.leases where not name like 'replica:%'` });
     await until(() => bus.relays('curious'), { what: 'the relay to be back' });
     expect(told(0, 0)()).to.equal(true);
+  });
+});
+
+describe('what a replica tells of a broker that dies', function () {
+  this.timeout(90_000);
+  let own: TestDatabase;
+  let database: Database;
+  let rabbit: Rabbit;
+  let bus: Bus;
+  before(async () => {
+    rabbit = await startRabbit();
+    own = await createDatabase();
+    database = new Database({ connection: { connectionString: own.url }, log: () => undefined });
+    await ensureTypes(database, [{ type: 'curious', namespaced: true }]);
+    const options = { database, types: ['curious'], amqpUrl: rabbit.url, eventLogMax: 2 ** 32, log: () => undefined };
+    bus = new Bus({ ...options, instance: 'one' });
+    await bus.start();
+  });
+  after(async () => {
+    await bus.stop();
+    await database.stop();
+    await own.drop();
+    await rabbit.close();
+  });
+
+  it('is that it is away, also where it took no messages before', async () => {
+    await until(() => bus.broker?.state === 'ok', { what: 'the broker', deadline: 30_000 });
+    await rabbit.evaluate('vm_memory_monitor:set_vm_memory_high_watermark(0.00001)');
+    // It blocks those who publish.
+    const [uid, name] = [randomUUID(), 'unpublished'];
+    const object = JSON.stringify({ name, uid });
+    const item = { op: 'create', namespace: 'a', name, uid, object, labels: {}, actor: 'client' } as const;
+    await new ObjectStore(database).write('curious', { ...item, changed: ['spec'], own: false });
+    await until(() => bus.broker?.state === 'blocked', { what: 'the broker to block', deadline: 30_000 });
+    await rabbit.kill();
+    await until(() => bus.broker?.state === 'away', { what: 'the broker to be away' });
   });
 });

@@ -70,7 +70,11 @@ export class RabbitTransport {
       connected: () => this.connected,
       log: options.log,
     });
-    this.#connection.on('error', error => this.#failed(reasonOf(error)));
+    this.#connection.on('error', error => {
+      // One that dies while it blocks says nothing of that any more.
+      this.#blocked = undefined;
+      this.#failed(reasonOf(error));
+    });
     this.#connection.on('connection', () => {
       this.#lastReason = '';
       this.#blocked = undefined;
