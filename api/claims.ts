@@ -15,8 +15,10 @@ import {
   type ClaimedKey,
   type Database,
   type Key,
+  type Log,
   type Registration,
 } from '../db/index.js';
+import { reasonOf } from '../reason.js';
 import { Line } from './claim-line.js';
 import { notFound } from './errors.js';
 import type { QueueMetrics } from './queue-metrics.js';
@@ -61,14 +63,16 @@ export class Claims {
   readonly #database: Database;
   readonly #bus: Bus;
   readonly #metrics: QueueMetrics;
+  readonly #log: Log;
   readonly #lines = new Map<string, Line>();
   readonly #streams = new Map<string, Set<Response>>();
   readonly #registrations = new Map<string, { at: number; registration: Registration }>();
 
-  constructor(options: { database: Database; bus: Bus; metrics: QueueMetrics }) {
+  constructor(options: { database: Database; bus: Bus; metrics: QueueMetrics; log: Log }) {
     this.#database = options.database;
     this.#bus = options.bus;
     this.#metrics = options.metrics;
+    this.#log = options.log;
   }
 
   /** A controller's registration, at most a second old. */
@@ -244,7 +248,11 @@ export class Claims {
     const claims = await this.#keysOf(registration, keys);
     if (registration.watches.length > 0) {
       const weight = keys.reduce((sum, { object }) => sum + Buffer.byteLength(object ?? ''), 0);
-      const map = await this.#mapOf(registration, worker, largestAnswer - weight);
+      // Keys are claimed and results taken by now: without an answer the worker would hold them and not know.
+      const map = await this.#mapOf(registration, worker, largestAnswer - weight).catch((error: unknown) => {
+        const about = { controller: registration.name, error: reasonOf(error) };
+        this.#log('warn', 'events of a watched type cannot be claimed', about);
+      });
       if (map !== undefined) claims.push(map);
     }
     this.#metrics.claimed(registration.name, keys);

@@ -85,7 +85,7 @@ export class ApiServer {
       secrets,
       idempotency: new Idempotency({ database, secrets }),
       watches,
-      claims: new Claims({ database, bus, metrics: queue }),
+      claims: new Claims({ database, bus, metrics: queue, log }),
       bus,
       log,
     };

@@ -16,23 +16,29 @@ export function claimToken(claim: ClaimReference | MapReference): string {
     'map' in claim
       ? ['map', claim.nonce, claim.controller, claim.map]
       : ['key', claim.nonce, claim.controller, claim.type, claim.namespace, claim.name];
-  return Buffer.from(parts.join('|')).toString('base64url');
+  // Any text may be named as a key, also one that no object can have: names of objects stay as they are.
+  return Buffer.from(parts.map(encodeURIComponent).join('|')).toString('base64url');
 }
 
 /** The claim that a token names; undefined when it is not one of ours. */
 export function readClaimToken(token: string): ClaimReference | MapReference | undefined {
-  const [kind, nonce = '', controller = '', type = '', namespace = '', name = '', ...rest] = Buffer.from(
-    token,
-    'base64url',
-  )
-    .toString()
-    .split('|');
+  const parts = Buffer.from(token, 'base64url').toString().split('|').map(decoded);
+  if (parts.includes(undefined)) return undefined;
+  const [kind, nonce = '', controller = '', type = '', namespace = '', name = '', ...rest] = parts;
   const whole = controller !== '' && type !== '' && rest.length === 0;
   if (!whole || !/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(nonce)) return undefined;
   // No name holds one, and Postgres refuses texts that do.
   if ([controller, type, namespace, name].some(part => part.includes('\0'))) return undefined;
   if (kind === 'map') return { controller, map: type, nonce };
   return kind === 'key' && name !== '' ? { controller, type, namespace, name, nonce } : undefined;
+}
+
+function decoded(part: string): string | undefined {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return undefined;
+  }
 }
 
 /** Where a list goes on: after a place, in the state of a version. */

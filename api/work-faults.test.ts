@@ -39,6 +39,37 @@ describe('workers that misbehave', () => {
     expect(await controller.done([again!])).to.deep.equal(['ok']);
   });
 
+  it('get their keys also while the events of a type that they watch cannot be claimed', async () => {
+    await controller.register({ watches: ['secrets'] });
+    await api.call('POST', '/v1/secrets', name());
+    await controller.enqueue({ keys: [name()] });
+    await api.database.query({
+      text: `create function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$`,
+    });
+    await api.database.query({
+      text: 'create trigger refuse before update on syncsets.maps for each row execute function refuse()',
+    });
+    try {
+      const claims = await controller.claim();
+      expect(claims.map(({ kind }) => kind)).to.deep.equal(['key']);
+      expect(await controller.done(claims)).to.deep.equal(['ok']);
+    } finally {
+      await api.database.query({ text: 'drop function refuse cascade' });
+    }
+    const [map] = await controller.claim({ waitSeconds: 5 });
+    expect(map?.kind).to.equal('map');
+  });
+
+  it('report keys of any name, also of one that no object can have', async () => {
+    await controller.register({ type: '*' });
+    const keys = ['a|b', 'a%7Cb', 'ü', '*'].map(odd => ({ type: 'clusters', namespace: odd, name: odd }));
+    await controller.enqueue({ keys });
+    const claims = await controller.claim({ max: 1_000 });
+    expect(claims.map(claim => claim.name)).to.have.members(keys.map(key => key.name));
+    expect(await controller.done(claims)).to.deep.equal(keys.map(() => 'ok'));
+    expect(await controller.view()).to.include({ queued: 0, claimed: 0 });
+  });
+
   it('are heard once when they answer twice, in two calls or in one', async () => {
     const first = await claimed();
     expect(await controller.done([first])).to.deep.equal(['ok']);
