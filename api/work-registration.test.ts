@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import pg from 'pg';
 import { TestController } from '../test/controller.js';
 import { startApi, type TestApi } from '../test/platform.js';
 import { until } from '../test/until.js';
@@ -107,6 +108,30 @@ describe('registrations of controllers', () => {
     expect(await controller.done([map])).to.deep.equal(['fenced']);
     await api.call('PATCH', '/v1/secrets/default/there', { labels: { at: 'later' } });
     expect((await controller.claim({ waitSeconds: 0.5 })).filter(({ kind }) => kind === 'map')).to.deep.equal([]);
+  });
+
+  it('that take long hold up the work of their own types alone', async () => {
+    await controller.register({ revision: 1 });
+    const other = new TestController(api, `${controller.name}-other`);
+    await other.register({ type: 'secrets' });
+    const held = new pg.Client({ connectionString: api.databaseUrl });
+    await held.connect();
+    try {
+      await held.query('begin');
+      await held.query('select from syncsets.controllers where name = $1 for update', [controller.name]);
+      const answer = put({ type: 'clusters', claimSeconds: 9, revision: 2 });
+      await until(
+        async () => (await held.query(`select from pg_stat_activity where wait_event_type = 'Lock'`)).rowCount === 1,
+        { what: 'the registration to wait' },
+      );
+      await api.call('PATCH', '/v1/secrets/default/there', { labels: { at: controller.name } });
+      expect((await other.claim({ waitSeconds: 5 })).map(({ name }) => name)).to.deep.equal(['there']);
+      await held.query('rollback');
+      expect((await answer).status).to.equal(200);
+    } finally {
+      await held.end();
+      await other.remove();
+    }
   });
 
   it('enqueue all keys when a watched type’s events are gone from the log', async () => {

@@ -1,5 +1,6 @@
 import type { Database, Queries } from './database.js';
 import { insistOn } from './races.js';
+import { enqueueAll, relayAll } from './resync.js';
 
 /** A controller's registration: what it reconciles and what else it watches. */
 export interface Registration {
@@ -70,17 +71,15 @@ export async function registerController(
   wanted: Registration,
 ): Promise<{ stored: Registration; woken: string[]; refused: boolean }> {
   return insistOn(database, async queries => {
-    await queries.query({
-      text: `select pg_advisory_xact_lock(hashtext('syncsets controller ' || $1))`,
-      values: [wanted.name],
-    });
+    await lockName(queries, wanted.name);
     const present = await findController(queries, wanted.name);
     if (present && !same(present, wanted) && wanted.revision <= present.revision)
       return { stored: present, woken: [], refused: true };
     if (present && same(present, wanted) && wanted.revision <= present.revision)
       return { stored: present, woken: [], refused: false };
-    await lockCursors(queries);
-    const others = await relayEvents(queries, wanted.type);
+    await lockCursors(queries, present, wanted);
+    // For a newcomer these are among the objects that are enqueued for it, once.
+    const others = await relayAll(queries, wanted.type);
     await storeRegistration(queries, wanted);
     await storeWatches(queries, wanted);
     const retyped = present !== undefined && present.type !== wanted.type;
@@ -91,19 +90,6 @@ export async function registerController(
     const own = familiar ? [] : await enqueueAll(queries, wanted.name, wanted.type, 'registered');
     return { stored: wanted, woken: [...others, ...own], refused: false };
   });
-}
-
-/**
- * Makes the work of what was committed until now, of a type or of all (`*`), for those who are registered: for a newcomer it is
- * among the objects that are enqueued for it, once. Returns whom to wake.
- */
-async function relayEvents(queries: Queries, type: string): Promise<string[]> {
-  const relayed = await queries.query<{ woken: string[] }>({
-    text: `select r.woken from syncsets.cursors c, lateral syncsets.relay_work(c.type, 1000000) r
-      where $1 = '*' or c.type = $1`,
-    values: [type],
-  });
-  return relayed.flatMap(({ woken }) => woken);
 }
 
 /** Writes the registration; one that was forgotten before is there again, with its queue on the broker. */
@@ -147,38 +133,36 @@ async function dropOtherTypes(queries: Queries, { name, type }: Registration): P
   });
 }
 
-/** Enqueues all keys of a controller, below the priority of any change: every object of its type; of a task its one key. */
-export async function enqueueAll(
-  queries: Queries,
-  controller: string,
-  type: string,
-  reason: string,
-): Promise<string[]> {
-  const [row] = await queries.query<{ woken: string[] }>({
-    text: `select syncsets.enqueue(coalesce(array_agg(
-        row($1, o.type, o.namespace, o.name, o.uid, o.version, -10, $3)::syncsets.key), '{}')) as woken
-      from (
-        select o.type, o.namespace, o.name, o.uid, o.version from syncsets.objects o where $2 = '*' or o.type = $2
-        union all select '-', '', $1, null, null where $2 = '-'
-      ) o`,
-    values: [controller, type, reason],
+/** Waits for all changes of a controller's registration that are under way, until the commit. */
+async function lockName(queries: Queries, name: string): Promise<void> {
+  await queries.query({
+    text: `select pg_advisory_xact_lock(hashtext('syncsets controller ' || $1))`,
+    values: [name],
   });
-  return row?.woken ?? [];
 }
 
 /**
- * Locks the cursors of all types until the commit: an event that a relay passes before it can see a registration is one that
- * the registration sees as an object, and no keys are enqueued for who is registered no longer.
+ * Locks the cursors of the types that a controller reconciles or watches, now or until now, until the commit: an event that a
+ * relay passes before it can see a registration is one that the registration sees as an object, and no keys are enqueued for who
+ * is registered no longer. Other types go on: a million keys take a minute.
  */
-async function lockCursors(queries: Queries): Promise<void> {
-  await queries.query({ text: 'select from syncsets.cursors order by type for update' });
-  await queries.query({ text: 'update syncsets.cursors set registrations = registrations + 1' });
+async function lockCursors(queries: Queries, ...registrations: (Registration | undefined)[]): Promise<void> {
+  const types = registrations.flatMap(one => (one ? [one.type, ...one.watches] : []));
+  await queries.query({
+    text: `select from syncsets.cursors where '*' = any ($1) or type = any ($1) order by type for update`,
+    values: [types],
+  });
+  await queries.query({
+    text: `update syncsets.cursors set registrations = registrations + 1 where '*' = any ($1) or type = any ($1)`,
+    values: [types],
+  });
 }
 
 /** Forgets a controller with all its work; false when there is none of that name. */
 export async function deleteController(database: Database, name: string): Promise<boolean> {
   return insistOn(database, async queries => {
-    await lockCursors(queries);
+    await lockName(queries, name);
+    await lockCursors(queries, await findController(queries, name));
     const rows = await queries.query({
       text: 'delete from syncsets.controllers where name = $1 returning 1',
       values: [name],

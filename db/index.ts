@@ -45,8 +45,8 @@ export {
   type Lease,
   type NewKey,
   type RelayPosition,
-  type RelayStep,
 } from './relay.js';
+export type { RelayStep } from './resync.js';
 export {
   deleteController,
   dropAbandonedWork,

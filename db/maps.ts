@@ -1,7 +1,8 @@
-import { enqueueAll, findController } from './controllers.js';
+import { findController } from './controllers.js';
 import type { Database, Queries } from './database.js';
 import { priorityOf } from './events.js';
 import { insistOn } from './races.js';
+import { enqueueAll } from './resync.js';
 import { enqueueKeys, type ClaimedMap, type EnqueueTarget } from './work.js';
 
 /**

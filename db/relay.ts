@@ -1,10 +1,6 @@
 import { unsynced, type Database } from './database.js';
-
-/** What one step of the work relay did: how many events it passed and which controllers have new keys. */
-export interface RelayStep {
-  events: number;
-  woken: string[];
-}
+import { insistOn } from './races.js';
+import { relayStretch, type RelayStep } from './resync.js';
 
 /** Where the work cursor of a type is and whom its events concern; valid as long as `registrations` stays the same. */
 export interface RelayPosition {
@@ -60,12 +56,15 @@ export async function advanceWork(
 
 /** Makes work rows of the next events of a type; undefined while another process is at it. */
 export async function relayWork(database: Database, type: string, limit: number): Promise<RelayStep | undefined> {
-  const [row] = await database.query<RelayStep>({
+  const [row] = await database.query<{ events: number | null; woken: string[] }>({
     name: 'relay-work',
     text: `select events, woken from syncsets.relay_work($1, $2) where ${unsynced}`,
     values: [type, limit],
   });
-  return row;
+  if (!row) return undefined;
+  const { events, woken } = row;
+  // The log has been cut: all objects take several statements.
+  return events === null ? insistOn(database, queries => relayStretch(queries, type, limit)) : { events, woken };
 }
 
 /** The version up to which the events of a type have been published. */
