@@ -1,8 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
+import type { QueryResultRow } from 'pg';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
 import { registerController } from './controllers.js';
 import { Database, type Queries } from './database.js';
+import { maintainEventLog, measureEventLog } from './event-partitions.js';
 import { reseal, type SealedRow } from './sealed.js';
 import { ensureTypes } from './types.js';
 import { takeUnsent } from './sent-keys.js';
@@ -258,4 +260,70 @@ describe('plans that were made on an empty database', function () {
       expect(blocks).to.be.lessThan(few * 600);
     });
   }
+});
+
+type Statement = Parameters<Queries['query']>[0];
+
+/** A database that explains what it reads, before it reads it. */
+class Explaining extends Database {
+  readonly plans: string[] = [];
+
+  override async query<Row extends QueryResultRow>(statement: Statement): Promise<Row[]> {
+    await this.#explain(one => super.query(one), statement);
+    return super.query<Row>(statement);
+  }
+
+  override transaction<T>(work: (queries: Queries) => Promise<T>): Promise<T> {
+    return super.transaction(queries =>
+      work({
+        query: async <Row extends QueryResultRow>(statement: Statement) => {
+          await this.#explain(one => queries.query(one), statement);
+          return queries.query<Row>(statement);
+        },
+      }),
+    );
+  }
+
+  async #explain(
+    query: (statement: Statement) => Promise<{ 'QUERY PLAN': string }[]>,
+    { text, values = [] }: Statement,
+  ): Promise<void> {
+    if (!/^(select|with)\b/.test(text)) return;
+    const lines = await query({ text: `explain ${text}`, values });
+    this.plans.push(lines.map(line => line['QUERY PLAN']).join('\n'));
+  }
+}
+
+describe('a look at a few rows among many', function () {
+  this.timeout(120_000);
+  let own: TestDatabase;
+  let database: Explaining;
+
+  before(async () => {
+    own = await createDatabase();
+    database = new Explaining({ connection: { connectionString: own.url }, log: () => undefined });
+    await ensureTypes(database, [{ type: 'hosts', namespaced: true }]);
+    const [log] = await measureEventLog(database);
+    // Into the oldest partition, from its first moment on.
+    await database.query({
+      text: `insert into syncsets.events (type, version, previous, at, op, namespace, name, uid, labels, object, changed, actor, own)
+        select 'hosts', i, i - 1, clock_timestamp() - make_interval(secs => $2), 'ADDED', 'foo', 'host' || i, gen_random_uuid(),
+          '{}', '{}', '{spec}', 'client', false
+        from generate_series(1, $1) i`,
+      values: [loaded, log?.seconds],
+    });
+    await database.query({ text: 'analyze syncsets.events' });
+  });
+  after(async () => {
+    await database.stop();
+    await own.drop();
+  });
+
+  it('finds the newest event of a partition by its key', async () => {
+    const now = new Date(Date.now() + 3 * 3_600_000);
+    expect(await maintainEventLog(database, ['hosts'], { maxBytes: 2 ** 40, now })).to.deep.equal([]);
+    const plans = database.plans.filter(plan => plan.includes(' on events_hosts_'));
+    expect(plans).not.to.deep.equal([]);
+    expect(plans.join()).not.to.include('Seq Scan on events_hosts_');
+  });
 });
