@@ -98,7 +98,7 @@ export class Claimer {
   }
 
   async #turn(backoff: Backoff, loop?: 'second'): Promise<void> {
-    const { bucket, begin, queue, register, room, forgotten, reachable } = this.#options;
+    const { bucket, begin, lease, queue, register, room, forgotten, reachable } = this.#options;
     const { signal } = this.#stopping;
     this.#near++;
     const free = await room.take(signal);
@@ -118,6 +118,7 @@ export class Claimer {
     } catch (error) {
       if (signal.aborted) return;
       this.#plenty = false;
+      lease.claimFailed();
       if (isPlatformError(error, 'NotFound')) forgotten();
       else reachable(false, error);
       await this.#far(backoff.pause(signal, isPlatformError(error) ? (error.retryAfter ?? 0) * 1000 : 0));

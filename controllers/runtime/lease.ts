@@ -25,6 +25,10 @@ export interface LeaseEvents {
  * not have noticed, and given the claims to others 1.5 s later.
  */
 const longestSilence = 1450;
+/** Milliseconds after which a claim that is still unknown counts as lost although no call failed: answers may be slow. */
+const slowestAnswer = 5000;
+/** Milliseconds from a claim that failed to the first renewal which tells what it claimed, at most. */
+const untold = 2000;
 /** Milliseconds after a renewal that failed until the next one. */
 const retryTime = 200;
 /**
@@ -46,7 +50,9 @@ export class Lease {
   /** When the last stream broke. The server then cuts the lease short, so only what was renewed since counts. */
   #brokenAt = -Infinity;
   #renewedAt = -Infinity;
-  #unknown = new Set<string>();
+  /** Tokens that the worker does not know, and since when renewals tell of them. */
+  #unknown = new Map<string, number>();
+  #claimFailedAt = -Infinity;
   #reachable = true;
   #wake: () => void = () => undefined;
 
@@ -105,6 +111,11 @@ export class Lease {
   claimed(sentAt: number, seconds: number): void {
     if (this.certain > 0) this.#extended(sentAt, seconds);
     else this.#wake();
+  }
+
+  /** A claim failed, so its answer may be lost with all that it brought. */
+  claimFailed(): void {
+    this.#claimFailedAt = performance.now();
   }
 
   /** Renews at once unless the lease is certain: only a claim begins a new one after the end of the last. */
@@ -181,13 +192,20 @@ export class Lease {
     if (changed.length > 0) this.#events.changed(changed);
   }
 
-  /** Claims may be on their way here, so only those count that are unknown at two renewals in a row. */
+  /**
+   * Claims may be on their way here, for seconds where their answer is large or the network slow. So only those count that are
+   * unknown at two renewals in a row, and they do when a claim failed, or when no answer takes that long.
+   */
   #findUnknown({ held }: Renewal): void {
     const known = this.#events.known();
+    const now = performance.now();
     const unknown = held.filter(token => !known.has(token));
-    const again = unknown.filter(token => this.#unknown.has(token));
-    this.#unknown = new Set(unknown);
-    if (again.length > 0) this.#events.unknown(again);
+    const lost = unknown.filter(token => {
+      const since = this.#unknown.get(token);
+      return since !== undefined && (this.#claimFailedAt > since - untold || now - since > slowestAnswer);
+    });
+    this.#unknown = new Map(unknown.map(token => [token, this.#unknown.get(token) ?? now]));
+    if (lost.length > 0) this.#events.unknown(lost);
   }
 
   #contact(now: boolean, error?: unknown): void {

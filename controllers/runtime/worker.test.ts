@@ -133,6 +133,50 @@ describe('worker, when the server or the network fails', () => {
     expect(results).to.deep.equal([{ token: 'token-a', result: 'released' }]);
   });
 
+  it('runs what a slow answer brings, though renewals tell of it long before', async () => {
+    let finish: () => void = () => undefined;
+    instead.set('/claims', (_, response) => {
+      instead.delete('/claims');
+      held = ['token-a'];
+      const text = JSON.stringify({ claims: [claim('a')] });
+      response.writeHead(200, { 'content-type': 'application/json' });
+      response.write(text.slice(0, 20));
+      finish = () => response.end(text.slice(20));
+    });
+    await start({});
+    await until(() => held.length > 0, { what: 'the first half of the answer' });
+    const before = renewals;
+    await until(() => renewals > before + 3, { what: 'renewals that tell of the claim' });
+    finish();
+    await until(() => results.length > 0, { what: 'the result' });
+    held = [];
+    expect(results).to.deep.equal([{ token: 'token-a', result: 'done' }]);
+  });
+
+  it('never runs what it gave back, however late the answer is that brings it', async () => {
+    const begun: string[] = [];
+    instead.set('/claims', (_, response) => {
+      instead.delete('/claims');
+      held = ['token-a'];
+      response.destroy();
+    });
+    await start({
+      reconcile: (_, { key }) => {
+        begun.push(key.name);
+        return Promise.resolve();
+      },
+    });
+    await until(() => results.length > 0, { what: 'the claim to be given back' });
+    held = [];
+    claims.push([claim('a'), claim('b')]);
+    await until(() => results.length > 1, { what: 'the result of the other claim' });
+    expect(begun).to.deep.equal(['b']);
+    expect(results).to.deep.equal([
+      { token: 'token-a', result: 'released' },
+      { token: 'token-b', result: 'done' },
+    ]);
+  });
+
   it('stops within seconds although nobody answers its last results', async () => {
     let unanswered = 0;
     instead.set('/done', () => unanswered++);

@@ -26,6 +26,8 @@ import { Share } from './share.js';
 const largestReport = 1000;
 /** Milliseconds without a word of the API after which a worker counts as not ready. */
 const longestSilence = 30_000;
+/** So many tokens of claims that were given back are remembered: those of ten of the largest answers. */
+const mostReturned = 10_000;
 /** Milliseconds that a stop waits for the last results. */
 const flushTime = 5000;
 
@@ -59,6 +61,8 @@ export class Worker<T extends Resource> {
   readonly #share: Share | undefined;
   /** Tokens of maps that are being turned into keys. */
   readonly #maps = new Set<string>();
+  /** Tokens of claims that were given back before their answer came, if it ever does; the oldest first. */
+  readonly #returned = new Set<string>();
   #queue: WorkQueue | undefined;
   #claimer: Claimer | undefined;
   #stopped: Promise<void> | undefined;
@@ -211,6 +215,8 @@ export class Worker<T extends Resource> {
   }
 
   #begin(claim: Claim): void {
+    // The answer was not lost but late, and others may have the key by now.
+    if (this.#returned.has(claim.token)) return;
     if (claim.kind === 'key') {
       if (this.#share && this.#runs.active >= this.#share.limit) {
         // Asked for before a replica joined; a long poll takes up to 25 s.
@@ -246,10 +252,17 @@ export class Worker<T extends Resource> {
     this.#reporter.add({ token: claim.token, result: 'done', enqueue: targets.slice(0, largestReport) });
   }
 
-  /** Gives back claims that came with an answer which never arrived. */
+  /** Gives back claims that came with an answer which has not arrived. If it still does, they are not run. */
   #release(tokens: string[]): void {
     this.#log.warn({ count: tokens.length }, 'found claims whose answer was lost; giving them back');
-    for (const token of tokens) this.#reporter.add({ token, result: 'released' });
+    for (const token of tokens) {
+      this.#returned.add(token);
+      this.#reporter.add({ token, result: 'released' });
+    }
+    for (const oldest of this.#returned) {
+      if (this.#returned.size <= mostReturned) break;
+      this.#returned.delete(oldest);
+    }
   }
 
   /** One line for each outage, not for each attempt. */
