@@ -30,10 +30,12 @@ export async function reconcile<T extends Resource>(controller: Controller<T>, r
 /** Puts a finalizer on an object; returns the object with it, or undefined when it is gone or being deleted. */
 async function addFinalizer<T extends Resource>(client: Client, object: T, finalizer: string): Promise<T | undefined> {
   if (object.deletedAt !== undefined) return undefined;
-  return change(client, object, current => {
+  const found = await change(client, object, current => {
     const { finalizers = [], deletedAt } = current;
     return deletedAt !== undefined || finalizers.includes(finalizer) ? undefined : [...finalizers, finalizer];
   });
+  // Deleted before the finalizer was on it: what a run made outside for it now, nobody would take away.
+  return found?.deletedAt === undefined ? found : undefined;
 }
 
 /** Takes a finalizer off an object; the last one lets it go. */

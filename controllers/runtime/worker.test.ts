@@ -424,6 +424,26 @@ describe('worker, when the server or the network fails', () => {
     expect(refused).to.include({ code: 'Conflict' });
   });
 
+  it('does not reconcile an object that was deleted before its finalizer was put on', async () => {
+    const object = { type: 'clusters', namespace: 'foo', name: 'a', uid: 'uid-a', resourceVersion: '1' };
+    const deleted = { ...object, resourceVersion: '2', deletedAt: '2026-01-01T00:00:00Z', finalizers: ['other'] };
+    const calls: string[] = [];
+    instead.set('/clusters/foo/a', ({ method }, response) => {
+      calls.push(method);
+      if (method === 'PATCH') failure(response, 409, 'Conflict');
+      else json(response, 200, deleted);
+    });
+    claims = [[{ ...claim('a'), object }]];
+    const call = (what: string) => () => {
+      calls.push(what);
+      return Promise.resolve();
+    };
+    await start({ finalizer: 'mine', reconcile: call('reconcile'), finalize: call('finalize') });
+    await until(() => results.length > 0, { what: 'the result' });
+    expect(calls).to.deep.equal(['PATCH', 'GET']);
+    expect(results).to.deep.equal([{ token: 'token-a', result: 'done' }]);
+  });
+
   it('claims for a single free slot while all others are busy for long', async () => {
     const begun: string[] = [];
     claims = [['a', 'b', 'c', 'd', 'e', 'f', 'g'].map(name => claim(name)), [], [claim('h')]];
