@@ -10,6 +10,8 @@ describe('the health of a runtime', () => {
   let api: TestApi;
   let client: Client;
   let started: Running;
+  /** What was told to the program that runs the controllers. */
+  const told: string[] = [];
   const controller: Controller<Cluster> = {
     name: 'healthy',
     type: 'clusters',
@@ -27,6 +29,7 @@ describe('the health of a runtime', () => {
       handleSignals: false,
       healthPort: 0,
       concurrency: 7,
+      onAnswer: ({ method, code }) => told.push(`${method} ${code}`),
     });
   });
   after(async () => {
@@ -69,5 +72,11 @@ describe('the health of a runtime', () => {
     // What failed for good is not tried again.
     expect(count(counted, 'workqueue_retries_total')).to.equal(count(counted, 'runtime_reconcile_errors_total') - 1);
     expect(await get('/nonsense')).to.include({ status: 404 });
+  });
+
+  it('counts the answers of the API, and leaves them to whoever else listens to them', async () => {
+    const metrics = await (await fetch(`http://127.0.0.1:${started.healthPort}/metrics`)).text();
+    expect(metrics).to.match(/rest_client_requests_total{code="200",method="PUT",host="[^"]+"} 1/);
+    expect(told.filter(one => one === 'PUT 200')).to.have.length(1);
   });
 });

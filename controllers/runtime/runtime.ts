@@ -114,7 +114,11 @@ export class Runtime implements Running {
     this.#catches = options.catchUncaught ?? true;
     this.#tasks = given.filter(isTask);
     this.#ownsClient = client === undefined;
-    this.#client = client ?? connect({ ...options, log, onAnswer: attempt => metrics.request(attempt) });
+    const onAnswer: ConnectOptions['onAnswer'] = attempt => {
+      metrics.request(attempt);
+      options.onAnswer?.(attempt);
+    };
+    this.#client = client ?? connect({ ...options, log, onAnswer });
     this.#names = controllers.map(controller => controller.name);
     this.#workers = controllers.map(
       controller => new Worker({ controller, client: this.#client, slots: concurrency, drainTime, log, metrics }),
