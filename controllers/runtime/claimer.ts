@@ -88,8 +88,12 @@ export class Claimer {
     while (!this.#stopping.signal.aborted) await this.#turn(backoff);
   }
 
-  /** The second loop works while the first one finds more than it can take. A queue of messages has one reader. */
+  /**
+   * The second loop works while the first one finds more than it can take. A queue of messages has one reader, and so has a bucket:
+   * two would see the same permission in it before either takes that.
+   */
   async #claimMore(): Promise<void> {
+    if (this.#options.bucket) return;
     const backoff = new Backoff(50, 2000);
     while (!this.#stopping.signal.aborted) {
       if (this.#plenty && !this.#options.queue?.isReady()) await this.#turn(backoff, 'second');

@@ -462,6 +462,24 @@ describe('worker, when the server or the network fails', () => {
     expect(asked[1]).to.include({ max: 1 });
   });
 
+  it('begins no more runs than its rate allows, however many slots are free', async () => {
+    const times: number[] = [];
+    claims = ['a', 'b', 'c', 'd', 'e'].map(name => [claim(name)]);
+    await start(
+      {
+        rateLimit: { perSecond: 4, burst: 1 },
+        reconcile: () => {
+          times.push(performance.now());
+          return Promise.resolve();
+        },
+      },
+      32,
+    );
+    await until(() => times.length >= 4, { what: 'four runs' });
+    const [first = 0] = times;
+    for (const [i, time] of times.entries()) expect(time - first).to.be.at.least(i * 250 - 30);
+  });
+
   it('stays ready while its only slot is busy, for as long as the API answers its renewals', async () => {
     let begunAt = 0;
     claims = [[claim('a')]];
