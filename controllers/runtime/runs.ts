@@ -1,4 +1,4 @@
-import type { KeyClaim, Resource, WorkKey, WorkResult } from '../../client/index.js';
+import { pause, type KeyClaim, type Resource, type WorkKey, type WorkResult } from '../../client/index.js';
 import { TerminalError, type Controller, type Result } from './controller.js';
 import { secondsOf } from './duration.js';
 import { reconcile } from './finalizer.js';
@@ -255,14 +255,12 @@ export class Runs<T extends Resource> {
     for (const run of this.#running.values()) run.abandon(reason);
   }
 
+  /** Waits until nothing runs, at most some milliseconds; a timer of Node itself fires at once where those are 25 days or more. */
   async #idle(milliseconds: number): Promise<void> {
     if (this.#running.size === 0) return;
-    let timer: NodeJS.Timeout | undefined;
-    await new Promise<void>(resolve => {
-      this.#onIdle = resolve;
-      timer = setTimeout(resolve, milliseconds);
-    });
-    clearTimeout(timer);
+    const idle = new AbortController();
+    this.#onIdle = () => idle.abort();
+    await pause(milliseconds, idle.signal);
   }
 }
 

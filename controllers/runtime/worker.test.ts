@@ -82,13 +82,13 @@ describe('worker, when the server or the network fails', () => {
     } else if (seen.method === 'DELETE') response.writeHead(204).end();
     else json(response, 200, { ...(seen.body as object), name: 'c', claimSeconds: 2 });
   };
-  const start = async (controller: Partial<Controller>, slots = 4) => {
+  const start = async (controller: Partial<Controller>, slots = 4, drainTime = 30_000) => {
     const reconcile = () => Promise.resolve();
     worker = new Worker<never>({
       controller: { name: 'c', type: 'clusters', claimSeconds: 2, reconcile, ...controller },
       client,
       slots,
-      drainTime: 30_000,
+      drainTime,
       log,
       metrics: new Metrics(new Registry()),
     });
@@ -206,6 +206,26 @@ describe('worker, when the server or the network fails', () => {
     reporter.add({ token: 'late', result: 'done' });
     await reporter.flush(1_000);
     expect(results.map(({ token }) => token)).to.deep.equal(['in time']);
+  });
+
+  it('waits at a stop for work in hand even if it may for longer than a timer can wait', async () => {
+    claims = [[claim('a')]];
+    held = ['token-a'];
+    let begun = false;
+    let finish: () => void = () => undefined;
+    const slow = new Promise<void>(resolve => (finish = resolve));
+    const reconcile = () => {
+      begun = true;
+      return slow;
+    };
+    await start({ reconcile }, 4, 30 * 86_400_000);
+    await until(() => begun, { what: 'the run' });
+    const stopping = worker?.stop();
+    const before = renewals;
+    await until(() => renewals > before + 1, { what: 'renewals during the stop' });
+    finish();
+    await stopping;
+    expect(results).to.deep.equal([{ token: 'token-a', result: 'done' }]);
   });
 
   it('does not wait at a stop for what it asks of other replicas', async () => {
