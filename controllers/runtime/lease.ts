@@ -55,6 +55,8 @@ export class Lease {
   #claimFailedAt = -Infinity;
   #reachable = true;
   #wake: () => void = () => undefined;
+  /** When a renewal was last asked for. */
+  #askedAt = -Infinity;
 
   constructor(options: {
     controllers: Controllers;
@@ -110,7 +112,7 @@ export class Lease {
    */
   claimed(sentAt: number, seconds: number): void {
     if (this.certain > 0) this.#extended(sentAt, seconds);
-    else this.#wake();
+    else this.#ask();
   }
 
   /** A claim failed, so its answer may be lost with all that it brought. */
@@ -120,7 +122,12 @@ export class Lease {
 
   /** Renews at once unless the lease is certain: only a claim begins a new one after the end of the last. */
   doubt(): void {
-    if (this.certain <= 0) this.#wake();
+    if (this.certain <= 0) this.#ask();
+  }
+
+  #ask(): void {
+    this.#askedAt = performance.now();
+    this.#wake();
   }
 
   #extended(sentAt: number, seconds: number): void {
@@ -131,7 +138,10 @@ export class Lease {
   async #renewals(): Promise<void> {
     const { signal } = this.#stop;
     while (!signal.aborted) {
+      const beganAt = performance.now();
       const renewed = await this.#renew(signal);
+      // Asked for while this one was under way, which may be older than what is to be renewed.
+      if (renewed && this.#askedAt >= beganAt && this.certain <= 0) continue;
       // More often than the 1.5 s to which a late report of a broken stream may cut the lease.
       const regular = Math.min(1000, this.#seconds() * 150);
       // Without a stream the lease may be down to 1.5 s.
@@ -184,7 +194,7 @@ export class Lease {
     if (this.#heard === undefined) return;
     this.#heard = undefined;
     this.#brokenAt = performance.now();
-    this.#wake();
+    this.#ask();
   }
 
   #report({ lost, changed }: Renewal): void {

@@ -13,6 +13,8 @@ import { marked } from './uncaught.js';
 const sweepInterval = 250;
 /** Milliseconds after which a key that was claimed ahead and has not begun is left to others: the runs before it are slower now. */
 const longestAhead = 500;
+/** Milliseconds in which a renewal must confirm what began after the end of a lease: its claim has begun another one. */
+const unconfirmed = 1000;
 /** Milliseconds that aborted runs get to end at a shutdown. */
 const graceTime = 1000;
 
@@ -216,12 +218,9 @@ export class Runs<T extends Resource> {
 
   #sweep(): void {
     if (this.#running.size === 0 && this.#backlog.size === 0) return;
-    if (this.#surroundings.lease.left <= 0) {
-      this.#abandonAll(new Error('the lease may have run out'));
-      for (const token of this.#backlog.keys()) this.#report({ token, result: 'released' });
-      this.#backlog.clear();
-    }
     const now = performance.now();
+    const { left } = this.#surroundings.lease;
+    if (left <= 0) this.#leaseEnded(now, now + left);
     for (const [token, { claim, since }] of this.#backlog) {
       if (now - since < longestAhead) break;
       if (this.#running.has(keyOf(claim))) continue;
@@ -234,6 +233,18 @@ export class Runs<T extends Resource> {
       // In the order of their beginning, so the first that has time left ends the search.
       if (run.startedAt > oldest) break;
       this.#expire(key, run);
+    }
+  }
+
+  /** Gives up what is of the lease that ended at this time; what came after it is given the time of a renewal. */
+  #leaseEnded(now: number, end: number): void {
+    const isOver = (since: number) => since <= end || now - since >= unconfirmed;
+    const reason = new Error('the lease may have run out');
+    for (const run of this.#running.values()) if (isOver(run.startedAt)) run.abandon(reason);
+    for (const [token, { since }] of this.#backlog) {
+      if (!isOver(since)) continue;
+      this.#backlog.delete(token);
+      this.#report({ token, result: 'released' });
     }
   }
 

@@ -277,6 +277,41 @@ describe('worker, when the server or the network fails', () => {
     expect(results[0]).to.deep.equal({ token: 'token-a', result: 'released' });
   });
 
+  it('does not abort what it begins after the end of a lease, before a renewal tells that it holds it', async () => {
+    let answerLate: () => void = () => undefined;
+    instead.set('/renew', (seen, response) => {
+      if (seen.url.searchParams.has('stream')) {
+        stream(response);
+        return;
+      }
+      const over = () => json(response, 200, { expiresInSeconds: 0, lost: [], changed: [], held: [] });
+      if (++renewals === 1) {
+        over();
+        return;
+      }
+      // What is claimed while this one is under way needs another renewal.
+      instead.delete('/renew');
+      answerLate = over;
+      claims.push([claim('a')]);
+      held = ['token-a'];
+    });
+    instead.set('/controllers/c', (seen, response) =>
+      json(response, 200, { ...(seen.body as object), name: 'c', claimSeconds: 15 }),
+    );
+    let begun = false;
+    const reconcile = async (_: unknown, context: Context) => {
+      begun = true;
+      await until(() => context.remaining() > 0 || context.signal.aborted, { what: 'certainty' });
+    };
+    await start({ reconcile }, 1);
+    await until(() => begun, { what: 'the run' });
+    const before = lines;
+    await until(() => lines > before + 3, { what: 'time for a look at the lease' });
+    answerLate();
+    await until(() => results.length > 0, { what: 'the result' });
+    expect(results).to.deep.equal([{ token: 'token-a', result: 'done' }]);
+  });
+
   it('begins no call to the outside while the connection that the server watches is broken', async () => {
     const story: string[] = [];
     claims = [[claim('a')]];
