@@ -34,7 +34,7 @@ export interface ClaimerOptions {
   reporter: Reporter;
   bucket: Bucket | undefined;
   /** The controller's queue on RabbitMQ; undefined: long polls alone. */
-  queue: WorkQueue | undefined;
+  queue: Pick<WorkQueue, 'isReady' | 'take'> | undefined;
   /** How much to claim, and when. */
   room: Pick<Room, 'take' | 'settle'>;
   /** Where claimed keys go to. */
@@ -150,8 +150,8 @@ export class Claimer {
     const { queue } = this.#options;
     if (!queue?.isReady()) return this.#poll(max, queue ? bridgePoll : longPoll, signal);
     const messages = await this.#far(queue.take(max, { idleSeconds: this.#silent ? 0 : idleCheck, signal }));
-    signal.throwIfAborted();
     if (!messages) {
+      signal.throwIfAborted();
       if (!queue.isReady()) return [];
       const claims = await this.#poll(max, this.#silent ? bridgePoll : 0, signal);
       this.#silent = claims.length > 0;
@@ -161,6 +161,8 @@ export class Claimer {
     this.#messagesAt = performance.now();
     let refused: RefusedMessage[] = [];
     try {
+      // Within, because these are acknowledged at a stop too: their keys stay queued, and nobody else gives the messages up.
+      signal.throwIfAborted();
       // As many as there were messages, so that the other replicas have their share.
       const request = { max: Math.min(max, Math.max(1, messages.keys.length)), messages: messages.keys };
       const answer = await this.#call(request, signal);
