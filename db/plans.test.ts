@@ -8,7 +8,7 @@ import { maintainEventLog, measureEventLog } from './event-partitions.js';
 import { reseal, type SealedRow } from './sealed.js';
 import { ensureTypes } from './types.js';
 import { takeUnsent } from './sent-keys.js';
-import { claimKeys, enqueueKeys, heldClaims, wakeDueWork, type ClaimedKey } from './work.js';
+import { claimKeys, enqueueKeys, heldClaims, listWork, wakeDueWork, type ClaimedKey } from './work.js';
 import { parcel, writeWith, type WriteItem } from './write.js';
 
 /** Objects of each type, and keys of the controller. */
@@ -303,6 +303,15 @@ describe('a look at a few rows among many', function () {
     own = await createDatabase();
     database = new Explaining({ connection: { connectionString: own.url }, log: () => undefined });
     await ensureTypes(database, [{ type: 'hosts', namespaced: true }]);
+    await database.query({
+      text: `insert into syncsets.work (controller, type, namespace, name, state, reason, priority, rank, last_error, not_before)
+        select 'ctl', 'hosts', 'foo', s || i, case when s in ('queued', 'claimed') then s else 'waiting' end, 'test', 0, i,
+          case when s in ('failing', 'parked') then 'broken' end,
+          case s when 'parked' then 'infinity'::timestamptz when 'queued' then null else clock_timestamp() + interval '1 hour' end
+        from unnest(array['queued', 'waiting', 'claimed', 'failing', 'parked']) s,
+          generate_series(1, case when s in ('queued', 'waiting') then $1::integer else $2::integer end) i`,
+      values: [loaded, few],
+    });
     const [log] = await measureEventLog(database);
     // Into the oldest partition, from its first moment on.
     await database.query({
@@ -312,12 +321,31 @@ describe('a look at a few rows among many', function () {
         from generate_series(1, $1) i`,
       values: [loaded, log?.seconds],
     });
-    await database.query({ text: 'analyze syncsets.events' });
+    for (const text of ['analyze syncsets.work', 'analyze syncsets.events']) await database.query({ text });
   });
+  beforeEach(() => void database.plans.splice(0));
   after(async () => {
     await database.stop();
     await own.drop();
   });
+
+  for (const [state, count, index] of [
+    ['failing', few, 'work_failing'],
+    ['parked', few, 'work_parked'],
+    ['claimed', few, 'work_claimed'],
+    ['waiting', loaded + 2 * few, undefined],
+    ['queued', loaded, undefined],
+    [undefined, 2 * loaded + 3 * few, undefined],
+  ] as const) {
+    const which = state === undefined ? 'of a controller' : `that are ${state}`;
+    it(`shows all keys ${which}${index ? `, by the index ${index}` : ''}`, async () => {
+      const rows = await listWork(database, 'ctl', { limit: 3 * loaded, ...(state ? { state } : {}) });
+      expect(rows).to.have.length(count);
+      const names = rows.map(({ name }) => name);
+      expect(names).to.deep.equal(names.toSorted());
+      if (index) expect(database.plans.join()).to.include(` ${index} `);
+    });
+  }
 
   it('finds the newest event of a partition by its key', async () => {
     const now = new Date(Date.now() + 3 * 3_600_000);

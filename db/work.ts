@@ -352,25 +352,31 @@ export async function wakeDueWork(database: Queries): Promise<string[]> {
   return [...new Set(row?.woken)];
 }
 
+/** What each state that can be asked for means, as the indexes say it: these are not used where a parameter stands instead. */
+const states = {
+  queued: `state = 'queued'`,
+  claimed: `state = 'claimed'`,
+  waiting: `state = 'waiting'`,
+  failing: `state = 'waiting' and last_error is not null and not_before < 'infinity'`,
+  parked: `state = 'waiting' and not_before = 'infinity'`,
+};
+
 /** One page of a controller's keys in the order (type, namespace, name). */
 export async function listWork(
   database: Database,
   controller: string,
-  request: { state?: string; limit: number; after?: { type: string } & Key },
+  request: { state?: keyof typeof states; limit: number; after?: { type: string } & Key },
 ): Promise<WorkRow[]> {
   return database.query<WorkRow>({
     text: `select type, namespace, name, state, reason, priority, attempts, worker, last_error as "lastError",
         syncsets.rfc3339(queued_at) as "queuedAt", not_before = 'infinity' is true as parked,
         case when not_before < 'infinity' then syncsets.rfc3339(not_before) end as "notBefore"
       from syncsets.work where controller = $1
-        and ($2::text is null or state = $2
-          or ($2 = 'failing' and state = 'waiting' and last_error is not null and not_before < 'infinity')
-          or ($2 = 'parked' and state = 'waiting' and not_before = 'infinity'))
-        and (type, namespace, name) > ($3, $4, $5)
-      order by type, namespace, name limit $6`,
+        and ${request.state ? states[request.state] : 'true'}
+        and (type, namespace, name) > ($2, $3, $4)
+      order by type, namespace, name limit $5`,
     values: [
       controller,
-      request.state ?? null,
       request.after?.type ?? '',
       request.after?.namespace ?? '',
       request.after?.name ?? '',
