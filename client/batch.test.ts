@@ -1,8 +1,10 @@
 import { expect } from 'chai';
+import http from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { startApi, type TestApi } from '../test/platform.js';
 import type { BatchWrite } from './batch.js';
 import { connect, type Client } from './connect.js';
-import { isPlatformError, PlatformError } from './errors.js';
+import { ConnectionError, isPlatformError, PlatformError } from './errors.js';
 import { failure, FakeServer, json } from './testing/fake-server.js';
 
 describe('writes of the client', () => {
@@ -165,5 +167,38 @@ describe('writes of the client', () => {
     expect(keys).to.have.length(3);
     expect(new Set(keys).size).to.equal(1);
     expect(keys[0]).to.match(/^[0-9a-f-]{36}$/);
+  });
+});
+
+describe('a stream of writes', () => {
+  it('ends with a ConnectionError when the connection breaks, however much is still to be sent', async () => {
+    let reset = (): unknown => undefined;
+    const server = http.createServer((request, response) => {
+      reset = () => request.socket.resetAndDestroy();
+      request.once('data', () => {
+        // Reads no more, so that the stream is in the middle of a line.
+        request.pause();
+        const error = { code: 'Invalid', message: 'No' };
+        response.write(`${JSON.stringify({ index: 0, status: 422, error })}\n`);
+      });
+    });
+    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    const client = connect({ url: `http://127.0.0.1:${port}` });
+    function* endless(): Generator<BatchWrite> {
+      for (;;) yield { op: 'upsert', type: 'clusters', object: { name: 'again' } };
+    }
+    const indexes: number[] = [];
+    const read = async () => {
+      for await (const { index } of client.load(endless())) {
+        indexes.push(index);
+        reset();
+      }
+    };
+    const error: unknown = await read().catch((thrown: unknown) => thrown);
+    expect(indexes).to.deep.equal([0]);
+    expect(error).to.be.instanceOf(ConnectionError).and.include({ sent: true });
+    await client.close();
+    await new Promise(resolve => server.close(resolve));
   });
 });

@@ -126,10 +126,17 @@ async function* linesFrom(
   operations: Iterable<BatchWrite> | AsyncIterable<BatchWrite>,
   source: { error?: unknown },
 ): AsyncGenerator<string> {
+  let handed = false;
   try {
-    for await (const operation of operations) yield `${JSON.stringify(operation)}\n`;
+    for await (const operation of operations) {
+      const line = `${JSON.stringify(operation)}\n`;
+      handed = true;
+      yield line;
+      handed = false;
+    }
   } catch (error) {
-    source.error = error;
+    // What is thrown in while a line is handed over is the connection's trouble.
+    if (!handed) source.error = error;
     throw error;
   }
 }
