@@ -19,7 +19,7 @@ export type Fate = 'taken' | 'returned';
 
 /** A consumer whose queue comes and goes with the broker. */
 export interface Subscription {
-  /** Whether messages arrive at present. */
+  /** Whether messages arrive at present; false from `close` on, though some still come. */
   readonly ready: boolean;
   /** Stops consuming; handlers that still run must have settled or settle soon. */
   close(): Promise<void>;
@@ -77,7 +77,8 @@ export class Broker {
     );
     let ready = false;
     const change = (now: boolean) => {
-      if (now === ready) return;
+    let closed = false;
+      if (now === ready || closed) return;
       ready = now;
       onChange(now);
     };
@@ -110,6 +111,9 @@ export class Broker {
       },
       close: async () => {
         clearInterval(renewal);
+        // First: messages come until the broker has confirmed, and whoever keeps one from here on is waited for.
+        closed = true;
+        ready = false;
         this.#onDown.delete(onDown);
         // While the broker is away, closing waits for a channel that does not come.
         await Promise.race([consumer.close().catch((error: unknown) => this.#report(error)), pause(1000)]);

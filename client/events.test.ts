@@ -1,12 +1,39 @@
 import { expect } from 'chai';
 import type http from 'node:http';
-import { Connection, type Publisher } from 'rabbitmq-client';
+import { Connection, type AsyncMessage, type Publisher } from 'rabbitmq-client';
 import { startApi, type TestApi } from '../test/platform.js';
 import { startRabbit, type Rabbit } from '../test/rabbitmq.js';
 import { until } from '../test/until.js';
+import { Broker, type Fate, type Subscription } from './broker.js';
 import { connect, type Client } from './connect.js';
 import { events } from './events.js';
 import { FakeServer, json } from './testing/fake-server.js';
+
+/** One from which a message comes again after its queue was closed, as those do that were on their way. */
+class LateBroker extends Broker {
+  /** How many were opened. */
+  queues = 0;
+  ready = false;
+  last: AsyncMessage | undefined;
+  /** What became of late messages. */
+  readonly fates: Fate[] = [];
+
+  override consume(...[props, onChange, handle]: Parameters<Broker['consume']>): Subscription {
+    this.queues++;
+    const onReady = (ready: boolean) => onChange((this.ready = ready));
+    const subscription = super.consume(props, onReady, message => handle((this.last = message)));
+    return {
+      get ready() {
+        return subscription.ready;
+      },
+      close: async () => {
+        const closed = subscription.close();
+        if (this.last) this.fates.push(await handle(this.last));
+        await closed;
+      },
+    };
+  }
+}
 
 describe('events over RabbitMQ', () => {
   let rabbit: Rabbit;
@@ -187,6 +214,23 @@ describe('events over RabbitMQ', () => {
       expect(told).to.have.length(1);
       stop.abort();
       await listening;
+    });
+
+    it('is done with messages that come while it ends', async () => {
+      const broker = new LateBroker(rabbit.url, { info: () => undefined, warn: () => undefined });
+      const { type, path, transport, parse } = client.clusters;
+      const passing = events({ type, path, transport, parse, broker });
+      expect((await passing.next()).value).to.deep.include({ resourceVersion: '3' });
+      const first = passing.next();
+      await until(() => broker.ready && watches.size === 0, { what: 'the queue to take over' });
+      await change(event('ADDED', 'a', 6));
+      expect((await first).value).to.deep.include({ resourceVersion: '6' });
+      await until(() => broker.last, { what: 'its message' });
+      const ended = passing.return();
+      await until(() => broker.fates.length > 0, { what: 'a late message to be done with' });
+      expect(broker.fates).to.deep.equal(['taken']);
+      await ended;
+      await broker.close();
     });
   });
 

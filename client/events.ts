@@ -151,7 +151,8 @@ class Inbox {
       },
       ({ body }) => {
         const message = readMessage(body);
-        if (!message) return Promise.resolve('taken');
+        // While the queue is not ready nobody takes it, and after that the server is asked for the newest version.
+        if (!message || !this.ready) return Promise.resolve('taken');
         return new Promise(settle => {
           this.#messages.push({ message, acknowledge: () => settle('taken') });
           this.#wake();
