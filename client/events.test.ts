@@ -216,6 +216,24 @@ describe('events over RabbitMQ', () => {
       await listening;
     });
 
+    it('never asks for what was missed if it is to wait for ever', async () => {
+      let heard = 0;
+      const options = { signal: stop.signal, quietSeconds: Infinity };
+      const listening = (async () => {
+        for await (const { object } of events(client.clusters, options)) if (object.name !== 'old') heard++;
+      })();
+      await taken();
+      await until(() => heard === 1 && watches.size === 0, { what: 'the queue to take over' });
+      const questions = server.seen.length;
+      for (let version = 7; version < 17; version++) {
+        await change(event('MODIFIED', 'a', version));
+        await until(() => heard === version - 5, { what: 'a change' });
+      }
+      expect(server.seen.length).to.equal(questions);
+      stop.abort();
+      await listening;
+    });
+
     it('is done with messages that come while it ends', async () => {
       const broker = new LateBroker(rabbit.url, { info: () => undefined, warn: () => undefined });
       const { type, path, transport, parse } = client.clusters;

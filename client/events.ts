@@ -1,5 +1,5 @@
 import { eventExchange } from '../amqp.js';
-import { Backoff } from './backoff.js';
+import { Backoff, longestTimer } from './backoff.js';
 import type { Broker } from './broker.js';
 import { Replay, type WatchEvent } from './replay.js';
 import { compareVersions, type Resource } from './resource.js';
@@ -189,7 +189,7 @@ class Inbox {
           return next.message;
         }
         if (this.#wasQuiet()) break;
-        timer ??= setTimeout(onQuiet, this.#quiet);
+        timer ??= setTimeout(onQuiet, Math.min(this.#quiet, longestTimer));
         await new Promise<void>(resolve => (this.#wake = resolve));
       }
       return undefined;

@@ -92,6 +92,15 @@ describe('work queue', () => {
     expect(await waiting).to.equal(undefined);
   });
 
+  it('waits for ever if it is to', async () => {
+    const listener = await listen();
+    const taking = listener.take(10, { idleSeconds: Infinity });
+    await send(key('a'));
+    const messages = await taking;
+    expect(names(messages)).to.deep.equal(['a']);
+    messages?.acknowledge();
+  });
+
   it('parks what the server would refuse together with all that came with it', async () => {
     const parked: { name: unknown; reason: unknown }[] = [];
     const consumer = connection.createConsumer(

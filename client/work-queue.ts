@@ -1,6 +1,6 @@
 import type { AsyncMessage } from 'rabbitmq-client';
 import { workQueue, workQueueArguments } from '../amqp.js';
-import { pause } from './backoff.js';
+import { longestTimer, pause } from './backoff.js';
 import type { Broker, Fate, Subscription } from './broker.js';
 import type { RefusedMessage, WorkKey } from './claims.js';
 
@@ -137,7 +137,7 @@ export class WorkQueue {
     if (!this.isReady() || signal?.aborted) return;
     const wake = () => this.#wake();
     signal?.addEventListener('abort', wake, { once: true });
-    const timer = setTimeout(wake, idleSeconds * 1000);
+    const timer = setTimeout(wake, Math.min(idleSeconds * 1000, longestTimer));
     await new Promise<void>(resolve => this.#wakes.add(resolve));
     clearTimeout(timer);
     signal?.removeEventListener('abort', wake);
