@@ -101,6 +101,27 @@ describe('work queue', () => {
     messages?.acknowledge();
   });
 
+  it('hands nothing over to those who have given up, and keeps it for the others', async () => {
+    const listener = await listen();
+    for (const name of ['a', 'b']) await send(key(name));
+    await until(async () => (await ready()) === 0, { what: 'the messages to be delivered' });
+    (await listener.take(1, { idleSeconds: 5 }))?.acknowledge();
+    expect(await listener.take(10, { idleSeconds: 5, signal: AbortSignal.abort() })).to.equal(undefined);
+    const messages = await listener.take(10, { idleSeconds: 5 });
+    expect(names(messages)).to.deep.equal(['b']);
+    messages?.acknowledge();
+  });
+
+  it('tells those who wait when it is closed, and is not ready from then on', async () => {
+    const listener = await listen();
+    const waiting = listener.take(10, { idleSeconds: 3_600 });
+    const closed = listener.close();
+    expect(listener.isReady()).to.equal(false);
+    expect(await waiting).to.equal(undefined);
+    await closed;
+    expect(await listener.take(10, { idleSeconds: 3_600 })).to.equal(undefined);
+  });
+
   it('parks what the server would refuse together with all that came with it', async () => {
     const parked: { name: unknown; reason: unknown }[] = [];
     const consumer = connection.createConsumer(

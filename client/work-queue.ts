@@ -92,15 +92,17 @@ export class WorkQueue {
 
   /** Whether messages arrive at present; otherwise claim by long polls. */
   isReady(): boolean {
-    return this.#subscription.ready;
+    return !this.#closing && this.#subscription.ready;
   }
 
   /**
    * Waits for messages and takes up to `max` keys of what arrives together. A message about a watched type's events has no
-   * key: then `keys` may be empty. Undefined: nothing came in `idleSeconds`, or the queue is lost, or `signal` aborted.
+   * key: then `keys` may be empty. Undefined: nothing came in `idleSeconds`, or the queue is lost or closed, or `signal` aborted.
    */
   async take(max: number, options: { idleSeconds: number; signal?: AbortSignal }): Promise<WorkMessages | undefined> {
     if (this.#waiting.length === 0) await this.#arrival(options);
+    // Messages that came all the same are for others.
+    if (this.#closing || options.signal?.aborted) return undefined;
     const taken: Waiting[] = [];
     const keys = new Map<string, WorkKey>();
     for (const waiting of this.#waiting) {
@@ -125,11 +127,12 @@ export class WorkQueue {
     };
   }
 
-  /** Stops listening; what waits goes back on the queue, to others. */
+  /** Stops listening; what waits goes back on the queue, to others, and who waits in `take` gets undefined. */
   async close(): Promise<void> {
     this.#closing = true;
     clearInterval(this.#sweeper);
     this.#giveUp(() => true);
+    this.#wake();
     await this.#subscription.close();
   }
 
