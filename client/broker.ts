@@ -48,6 +48,7 @@ export class Broker {
   readonly #told = new Map<string, number>();
   #down = false;
   #closed = false;
+  #end: Promise<void> | undefined;
   readonly #onDown = new Set<() => void>();
 
   /** @throws TypeError the URL is none of RabbitMQ */
@@ -149,7 +150,12 @@ export class Broker {
         bytes.subarray(0, keptOfMessage),
       )
       .then(() => true);
-    return Promise.race([sent.catch(() => false), pause(parkTime).then(() => false)]);
+    return (await within(parkTime, sent).catch(() => false)) ?? false;
+  }
+
+  /** Closes the connections, at once if the broker does not answer; no others are opened. May be called more than once. */
+  close(): Promise<void> {
+    return (this.#end ??= this.#close());
   }
 
   /** Closes the connections, at once if the broker does not answer; no others are opened. */

@@ -150,13 +150,10 @@ export interface Client extends Collections {
  * await client.close();
  */
 export function connect(options: ConnectOptions = {}): Client {
-  const { url = 'http://127.0.0.1:7070', amqpUrl, signal, log = warnings } = options;
+  const { url = 'http://127.0.0.1:7070', amqpUrl, log = warnings } = options;
   const broker = amqpUrl === undefined ? undefined : new Broker(amqpUrl, log);
-  const transport = new Transport({ ...options, url });
-  const client = new PlatformClient(transport, broker, {});
-  if (signal?.aborted) void client.close();
-  signal?.addEventListener('abort', () => void client.close(), { once: true });
-  return withCollections(client);
+  const transport = new Transport({ ...options, url, onAbort: () => void broker?.close() });
+  return withCollections(new PlatformClient(transport, broker, {}));
 }
 
 class PlatformClient {

@@ -1,10 +1,12 @@
 import { expect } from 'chai';
+import { getEventListeners } from 'node:events';
 import { inspect } from 'node:util';
 import { failedCalls } from '../test/failedCalls.js';
 import { until } from '../test/until.js';
 import { pause } from './backoff.js';
 import { connect } from './connect.js';
 import { ConnectionError, isPlatformError, PlatformError } from './errors.js';
+import { events } from './events.js';
 import { failure, FakeServer, json, type Answer } from './testing/fake-server.js';
 import { Transport, type TransportOptions } from './transport.js';
 
@@ -197,6 +199,24 @@ describe('transport', () => {
     transport.close();
     expect(await second).to.include({ message: 'The client is closed' });
     expect(performance.now() - since).to.be.lessThan(15_000);
+  });
+
+  it('leaves nothing on the signal of a client that is closed, and closes all by it', async () => {
+    const server = await serve((_, response) => json(response, 200, { name: 'a', uid: 'u', resourceVersion: '1' }));
+    const long = new AbortController();
+    const options = { url: server.url, amqpUrl: 'amqp://127.0.0.1', signal: long.signal };
+    const [closed, other, ended] = [connect(options), connect(options), connect(options)];
+    expect((await ended.clusters.read({ name: 'a' })).uid).to.equal('u');
+    expect(getEventListeners(long.signal, 'abort')).to.have.length(3);
+    await closed.close();
+    await other.with({ claim: 'token-1' }).close();
+    expect(getEventListeners(long.signal, 'abort')).to.have.length(1);
+    const reason = new Error('enough');
+    long.abort(reason);
+    expect(await caught(ended.clusters.read({ name: 'a' }))).to.equal(reason);
+    expect(await caught(events(ended.clusters).next())).to.include({ message: 'The client is closed' });
+    connect(options);
+    expect(getEventListeners(long.signal, 'abort')).to.deep.equal([]);
   });
 
   it('never shows the token', async () => {

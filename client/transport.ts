@@ -23,6 +23,8 @@ export interface TransportOptions {
   retrySeconds?: number;
   /** Ends every call. */
   signal?: AbortSignal;
+  /** Told when the signal has ended them, for what else is to end with them. */
+  onAbort?: () => void;
   /** Told what the server warns of though it did what was asked, and on which call. */
   onWarning?: (text: string, call: { method: string; path: string }) => void;
   /** Told of each attempt of a call, for those who count: its status, or `<error>` when no answer came. It must not throw. */
@@ -70,6 +72,8 @@ export class Transport {
   // Watches and long polls hold their connections, so they must not count against the limit of calls.
   readonly #streams: http.Agent;
   readonly #active = new Set<(reason: Error) => void>();
+  /** A signal may outlive many of these: what is closed listens to it no more. */
+  readonly #listening = new AbortController();
   #ended: Error | undefined;
 
   /**
@@ -97,9 +101,13 @@ export class Transport {
         : new http.Agent({ keepAlive: true, ...sockets });
     this.#calls = agent({ maxSockets: 256, maxFreeSockets: 64 });
     this.#streams = agent({ maxFreeSockets: 8 });
-    const { signal } = options;
-    if (signal?.aborted) this.close(asError(signal.reason));
-    signal?.addEventListener('abort', () => this.close(asError(signal.reason)), { once: true });
+    const { signal, onAbort } = options;
+    const onSignal = () => {
+      this.close(asError(signal?.reason));
+      onAbort?.();
+    };
+    if (signal?.aborted) onSignal();
+    else signal?.addEventListener('abort', onSignal, { once: true, signal: this.#listening.signal });
   }
 
   /**
@@ -156,6 +164,7 @@ export class Transport {
   /** Ends all calls and closes all connections. */
   close(reason = new Error('The client is closed')): void {
     this.#ended ??= reason;
+    this.#listening.abort();
     for (const abort of this.#active) abort(this.#ended);
     this.#calls.destroy();
     this.#streams.destroy();
