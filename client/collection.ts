@@ -61,6 +61,8 @@ export class Collection<T extends Resource, Input extends object> {
   readonly transport: Transport;
   /** @internal */
   readonly broker: Broker | undefined;
+  /** @internal */
+  readonly signal: AbortSignal | undefined;
   readonly #source: CollectionSource<T, Input>;
 
   /** @internal */
@@ -69,6 +71,7 @@ export class Collection<T extends Resource, Input extends object> {
     this.path = `/v1/${source.type}`;
     this.transport = source.transport;
     this.broker = source.broker;
+    this.signal = source.signal;
     this.#source = source;
   }
 

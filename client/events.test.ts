@@ -250,6 +250,18 @@ describe('events over RabbitMQ', () => {
       await ended;
       await broker.close();
     });
+
+    it('ends with the reason of the signal that all calls of its client have', async () => {
+      const lost = new AbortController();
+      const heard: string[] = [];
+      const ended = (async () => {
+        for await (const { object } of events(client.with({ signal: lost.signal }).clusters)) heard.push(object.name);
+      })().catch((thrown: unknown) => thrown);
+      await until(() => heard.includes('old') && watches.size === 0, { what: 'the queue to take over' });
+      const reason = new Error('the claim is lost');
+      lost.abort(reason);
+      expect(await ended).to.equal(reason);
+    });
   });
 
   describe('with the platform', () => {

@@ -3,7 +3,7 @@ import { Backoff, longestTimer } from './backoff.js';
 import type { Broker } from './broker.js';
 import { Replay, type WatchEvent } from './replay.js';
 import { compareVersions, type Resource } from './resource.js';
-import { follow, isFinal, type Watchable, type WatchOptions } from './watch.js';
+import { either, follow, isFinal, type Watchable, type WatchOptions } from './watch.js';
 
 /** Which changes `events` tells, and from where on. */
 export interface EventsOptions extends Omit<WatchOptions, 'labelSelector' | 'fieldSelector'> {
@@ -40,11 +40,13 @@ export async function* events<T extends Resource>(
 ): AsyncGenerator<WatchEvent<T>, void, undefined> {
   const { broker } = collection;
   if (!broker) throw new TypeError('events() needs a client that was connected with amqpUrl; watch() does not');
+  const signal = either(options.signal, collection.signal);
   const replay = new Replay<T>(options.since);
-  for await (const event of everything(collection, broker, options, replay)) {
+  for await (const event of everything(collection, broker, { ...options, signal }, replay)) {
     // Filtered here and not by the server: whether a version was missed can only be told from all of them.
     if (options.namespace === undefined || event.object.namespace === options.namespace) yield event;
   }
+  if (!options.signal?.aborted) collection.signal?.throwIfAborted();
 }
 
 async function* everything<T extends Resource>(
@@ -60,8 +62,7 @@ async function* everything<T extends Resource>(
   try {
     while (!signal?.aborted) {
       if (!inbox.ready) {
-        const stop = signal ? AbortSignal.any([signal, inbox.becomesReady]) : inbox.becomesReady;
-        yield* fill(undefined, stop);
+        yield* fill(undefined, either(signal, inbox.becomesReady));
         continue;
       }
       // The queue has all that is published from here on, the log all that was committed before.

@@ -31,8 +31,8 @@ describe('watch', () => {
     (response: http.ServerResponse) => {
       for (const one of lines) response.write(one);
     };
-  const follow = async (options: WatchOptions = {}) => {
-    for await (const event of watch(client.clusters, { signal: stop.signal, ...options })) {
+  const follow = async (options: WatchOptions = {}, clusters = client.clusters) => {
+    for await (const event of watch(clusters, { signal: stop.signal, ...options })) {
       told.push(`${event.type} ${event.object.name} ${event.resourceVersion}`);
     }
   };
@@ -112,6 +112,25 @@ describe('watch', () => {
     await client.close();
     expect(await ended).to.include({ message: 'The client is closed' });
     expect(performance.now() - since).to.be.lessThan(15_000);
+  });
+
+  it('ends with the reason of the signal that all calls of its client have, and quietly by its own', async () => {
+    const reason = new Error('the claim is lost');
+    for (const own of [false, true]) {
+      const lost = new AbortController();
+      connections = [sends(line('ADDED', 'a', 3), bookmark(5, { initialEventsEnd: true }))];
+      told = [];
+      let ended: unknown;
+      const { clusters } = client.with({ signal: lost.signal });
+      follow({}, clusters).then(
+        () => (ended = 'quietly'),
+        (thrown: unknown) => (ended = thrown),
+      );
+      await until(() => told.length === 1, { what: 'the object' });
+      if (own) stop.abort();
+      else lost.abort(reason);
+      expect(await until(() => ended, { what: 'the end' })).to.equal(own ? 'quietly' : reason);
+    }
   });
 
   it('lists anew when the server has forgotten the version, and tells only what differs', async () => {

@@ -15,6 +15,8 @@ export interface Watchable<T extends Resource> {
   readonly transport: Transport;
   /** @internal */
   readonly broker?: Broker | undefined;
+  /** @internal That of all its calls. */
+  readonly signal?: AbortSignal | undefined;
   /** Checks and types what came over the wire. */
   readonly parse: (object: unknown) => T;
 }
@@ -38,7 +40,7 @@ export interface WatchOptions {
    * consumer knew at that version is unknown to it, so it cannot tell what has vanished.
    */
   since?: string;
-  /** Ends the iteration, without an error. */
+  /** Ends the iteration, without an error; that of `client.with({ signal })` ends it by throwing its reason. */
   signal?: AbortSignal;
   /** Told between events when everything up to a version has been told, and when the objects of now are complete. */
   onBookmark?: (bookmark: Bookmark) => void;
@@ -56,7 +58,7 @@ const longestSilence = 30_000;
  * of that kind holds no more than key and uid.
  *
  * @throws PlatformError the server refuses the watch for good: a bad selector, no such type, no access; Error: the client
- *   was closed
+ *   was closed; the reason of the signal that the client was given by `with`
  * @example
  * for await (const event of watch(client.clusters, { labelSelector: 'env=prod' })) {
  *   console.log(event.type, event.object.name);
@@ -66,7 +68,17 @@ export async function* watch<T extends Resource>(
   collection: Watchable<T>,
   options: WatchOptions = {},
 ): AsyncGenerator<WatchEvent<T>, void, undefined> {
-  yield* follow(collection, options, new Replay<T>(options.since));
+  const signal = either(options.signal, collection.signal);
+  yield* follow(collection, { ...options, signal }, new Replay<T>(options.since));
+  if (!options.signal?.aborted) collection.signal?.throwIfAborted();
+}
+
+/**
+ * Aborts with the first of two signals, as far as there are any.
+ * @internal
+ */
+export function either(one: AbortSignal | undefined, other: AbortSignal | undefined): AbortSignal | undefined {
+  return one && other ? AbortSignal.any([one, other]) : (one ?? other);
 }
 
 /**
