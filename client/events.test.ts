@@ -262,6 +262,15 @@ describe('events over RabbitMQ', () => {
       lost.abort(reason);
       expect(await ended).to.equal(reason);
     });
+
+    it('opens no queue for a signal that is aborted already', async () => {
+      const broker = new LateBroker(rabbit.url, { info: () => undefined, warn: () => undefined });
+      const { type, path, transport, parse } = client.clusters;
+      const ended = events({ type, path, transport, parse, broker }, { signal: AbortSignal.abort() });
+      expect(await ended.next()).to.deep.equal({ done: true, value: undefined });
+      expect(broker.queues).to.equal(0);
+      await broker.close();
+    });
   });
 
   describe('with the platform', () => {

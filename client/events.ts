@@ -56,6 +56,7 @@ async function* everything<T extends Resource>(
   replay: Replay<T>,
 ): AsyncGenerator<WatchEvent<T>, void, undefined> {
   const { signal } = options;
+  if (signal?.aborted) return;
   const inbox = new Inbox(collection.type, broker, (options.quietSeconds ?? 60) * 1_000);
   const fill = (until?: string, stop = signal) =>
     follow(collection, { ...options, namespace: undefined, signal: stop }, replay, until);
