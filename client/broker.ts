@@ -77,8 +77,8 @@ export class Broker {
       (await handle(message)) === 'taken' ? ConsumerStatus.ACK : ConsumerStatus.REQUEUE,
     );
     let ready = false;
-    const change = (now: boolean) => {
     let closed = false;
+    const change = (now: boolean) => {
       if (now === ready || closed) return;
       ready = now;
       onChange(now);
@@ -111,13 +111,13 @@ export class Broker {
         return ready;
       },
       close: async () => {
-        clearInterval(renewal);
         // First: messages come until the broker has confirmed, and whoever keeps one from here on is waited for.
         closed = true;
         ready = false;
+        clearInterval(renewal);
         this.#onDown.delete(onDown);
         // While the broker is away, closing waits for a channel that does not come.
-        await Promise.race([consumer.close().catch((error: unknown) => this.#report(error)), pause(1000)]);
+        await this.#patiently(consumer.close());
       },
     };
   }
@@ -158,8 +158,7 @@ export class Broker {
     return (this.#end ??= this.#close());
   }
 
-  /** Closes the connections, at once if the broker does not answer; no others are opened. */
-  async close(): Promise<void> {
+  async #close(): Promise<void> {
     this.#closed = true;
     // Who consumes is not told by the connection that it was closed here.
     for (const onDown of this.#onDown) onDown();
@@ -167,14 +166,20 @@ export class Broker {
     const publisher = this.#parking?.publisher;
     this.#connection = undefined;
     this.#parking = undefined;
-    await Promise.race([publisher?.close().catch((error: unknown) => this.#report(error)), pause(1000)]);
+    if (publisher) await this.#patiently(publisher.close());
     await Promise.all(
       connections.map(async connection => {
         if (!connection) return;
-        await Promise.race([connection.close().catch((error: unknown) => this.#report(error)), pause(1000)]);
+        await this.#patiently(connection.close());
         connection.unsafeDestroy();
       }),
     );
+  }
+
+  /** Waits for what is being closed, but not for a broker that does not answer. */
+  async #patiently(closing: Promise<void>): Promise<void> {
+    const closed = closing.catch((error: unknown) => this.#report(error));
+    await within(1_000, closed);
   }
 
   #parker(): { connection: Connection; publisher: Publisher } {
@@ -228,5 +233,15 @@ export class Broker {
     if (this.#down || this.#closed) return;
     this.#down = true;
     this.#log.warn({ error: reasonOf(error) }, 'RabbitMQ is away; going on over HTTP');
+  }
+}
+
+/** What a promise gives within some milliseconds, else undefined. Leaves no timer, which would keep the process alive. */
+async function within<T>(milliseconds: number, promise: Promise<T>): Promise<T | undefined> {
+  const settled = new AbortController();
+  try {
+    return await Promise.race([promise, pause(milliseconds, settled.signal).then(() => undefined)]);
+  } finally {
+    settled.abort();
   }
 }
