@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import { startApi, type TestApi } from '../test/platform.js';
 import { connect, type Client } from './connect.js';
 import { isPlatformError } from './errors.js';
+import { FullCollection } from './subresources.js';
 import { watch } from './watch.js';
 
 describe('collections', () => {
@@ -251,6 +252,24 @@ describe('collections', () => {
     await client.clusters.patch({ namespace: 'watched', name: 'w2' }, { labels: { on: 'true' } });
     await watching;
     expect(told).to.deep.equal(['ADDED w1', 'MODIFIED w1', 'DELETED w1', 'ADDED w2']);
+  });
+});
+
+describe('a collection of a type without status and secrets', () => {
+  it('rejects what the type has not, and throws nothing at whoever only makes the call', async () => {
+    const client = connect();
+    const { syncsets } = client;
+    if (!(syncsets instanceof FullCollection)) throw new Error('it has not all methods');
+    const key = { name: 'a' };
+    const errors: unknown[] = [
+      syncsets.jsonPatch(key, [], { subresource: 'status' }),
+      syncsets.readStatus(key),
+      syncsets.replaceStatus(key, {}),
+      syncsets.patchStatus(key, {}),
+      syncsets.reveal(key),
+    ].map(call => call.catch((thrown: unknown) => thrown));
+    for (const error of await Promise.all(errors)) expect(error).to.be.instanceOf(TypeError);
+    await client.close();
   });
 });
 

@@ -82,7 +82,7 @@ export class Collection<T extends Resource, Input extends object> {
    * @example
    * const cluster = await client.clusters.create({ name: 'cluster1', namespace: 'foo', labels: { env: 'prod' } });
    */
-  create(object: Input, options?: CallOptions): Promise<T> {
+  async create(object: Input, options?: CallOptions): Promise<T> {
     return this.service(options).create({ body: object });
   }
 
@@ -92,7 +92,7 @@ export class Collection<T extends Resource, Input extends object> {
    * @example
    * const cluster = await client.clusters.read({ namespace: 'foo', name: 'cluster1' });
    */
-  read(key: Key, options?: CallOptions): Promise<T> {
+  async read(key: Key, options?: CallOptions): Promise<T> {
     return this.service(options).read(this.keyOf(key));
   }
 
@@ -120,7 +120,7 @@ export class Collection<T extends Resource, Input extends object> {
    */
   list(query: ListOptions & FieldsOption, options?: CallOptions): Promise<Page<Part<T>>>;
   list(query?: ListOptions, options?: CallOptions): Promise<Page<T>>;
-  list(query: ListOptions & Partial<FieldsOption> = {}, options?: CallOptions): Promise<Page<T> | Page<Part<T>>> {
+  async list(query: ListOptions & Partial<FieldsOption> = {}, options?: CallOptions): Promise<Page<T> | Page<Part<T>>> {
     return this.service(options).list(query);
   }
 
@@ -155,7 +155,7 @@ export class Collection<T extends Resource, Input extends object> {
    * const cluster = await client.clusters.read({ name: 'cluster1' });
    * await client.clusters.replace({ ...cluster, labels: { ...cluster.labels, env: 'prod' } });
    */
-  replace(object: Input & Key, options?: CallOptions): Promise<T> {
+  async replace(object: Input & Key, options?: CallOptions): Promise<T> {
     return this.service(options).replace({ ...this.keyOf(object), body: object });
   }
 
@@ -165,7 +165,7 @@ export class Collection<T extends Resource, Input extends object> {
    * @example
    * await client.clusters.patch({ name: 'cluster1' }, { labels: { env: 'prod', old: null } });
    */
-  patch(key: Key, patch: MergePatch<T>, options?: CallOptions): Promise<T> {
+  async patch(key: Key, patch: MergePatch<T>, options?: CallOptions): Promise<T> {
     return this.service(options).patch({ ...this.keyOf(key), body: patch });
   }
 
@@ -181,7 +181,7 @@ export class Collection<T extends Resource, Input extends object> {
    *   { op: 'replace', path: '/labels/env', value: 'prod' },
    * ]);
    */
-  jsonPatch(
+  async jsonPatch(
     key: Key,
     operations: JsonPatchOperation[],
     { subresource, ...preconditions }: Preconditions & { subresource?: 'metadata' | 'status' } = {},
@@ -207,7 +207,7 @@ export class Collection<T extends Resource, Input extends object> {
    * @example
    * await client.clusters.replaceMetadata(cluster, { labels: { env: 'prod' } });
    */
-  replaceMetadata(
+  async replaceMetadata(
     key: Key,
     { labels, annotations, finalizers, owners }: Metadata,
     preconditions: Preconditions = {},
@@ -223,7 +223,7 @@ export class Collection<T extends Resource, Input extends object> {
    * @example
    * await client.clusters.patchMetadata(cluster, { annotations: { seen: 'yes', old: null } }, { uid: cluster.uid });
    */
-  patchMetadata(
+  async patchMetadata(
     key: Key,
     patch: MergePatch<Metadata>,
     preconditions: Preconditions = {},
@@ -238,7 +238,7 @@ export class Collection<T extends Resource, Input extends object> {
    * @example
    * await client.clusters.remove(cluster, { uid: cluster.uid, propagationPolicy: 'Foreground' });
    */
-  remove(key: Key, query: RemoveOptions = {}, options?: CallOptions): Promise<T> {
+  async remove(key: Key, query: RemoveOptions = {}, options?: CallOptions): Promise<T> {
     const { uid, resourceVersion, propagationPolicy } = query;
     return this.service(options).delete({ ...this.keyOf(key), uid, resourceVersion, propagationPolicy });
   }
@@ -271,7 +271,7 @@ export class Collection<T extends Resource, Input extends object> {
    * @example
    * await client.clusters.recordNotice({ name: 'cluster1' }, 'CertificateExpires', 'The certificate ends in 6 days');
    */
-  recordNotice(key: Key, reason: string, message: string, options?: CallOptions): Promise<Notice> {
+  async recordNotice(key: Key, reason: string, message: string, options?: CallOptions): Promise<Notice> {
     return this.service(options).recordNotice({ ...this.keyOf(key), body: { reason, message } });
   }
 

@@ -49,20 +49,20 @@ export class FullCollection<T extends Resource, Input extends object>
   extends Collection<T, Input>
   implements StatusCalls<T, object>, SecretCalls
 {
-  readStatus(key: Key, options?: CallOptions): Promise<T> {
+  async readStatus(key: Key, options?: CallOptions): Promise<T> {
     return this.#offered(this.service(options).readStatus?.(this.keyOf(key)));
   }
 
-  replaceStatus(key: Key, body: object, options?: CallOptions): Promise<T> {
+  async replaceStatus(key: Key, body: object, options?: CallOptions): Promise<T> {
     return this.#offered(this.service(options).replaceStatus?.({ ...this.keyOf(key), body }));
   }
 
-  patchStatus(key: Key, status: object, preconditions: object = {}, options?: CallOptions): Promise<T> {
+  async patchStatus(key: Key, status: object, preconditions: object = {}, options?: CallOptions): Promise<T> {
     const body = { ...preconditions, status };
     return this.#offered(this.service(options).patchStatus?.({ ...this.keyOf(key), body }));
   }
 
-  reveal(key: Key, options?: CallOptions): Promise<Revealed> {
+  async reveal(key: Key, options?: CallOptions): Promise<Revealed> {
     return this.#offered(this.service(options).reveal?.(this.keyOf(key)));
   }
 
