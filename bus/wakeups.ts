@@ -88,14 +88,14 @@ export class Wakeups {
 
   /** Wakes the listeners in the other processes alone. */
   tell(topic: Topic): void {
-    if (this.#alone) return;
+    if (this.#isAlone) return;
     this.#enclosed.delete(topic);
     this.#send(topic);
   }
 
   /** Tells the listeners in the other processes of events that were committed. */
   tellEvents(type: string, events: readonly LogEvent[]): void {
-    if (this.#alone) return;
+    if (this.#isAlone) return;
     const topic: Topic = `events:${type}`;
     const before = this.#enclosed.get(topic);
     // Who is to look for some of them finds all of them.
@@ -112,10 +112,17 @@ export class Wakeups {
     this.#sending ??= this.#sendPending();
   }
 
+  /** Whether nobody else listens. Not known while this process does not listen itself: a newcomer's greeting is not heard. */
+  get #isAlone(): boolean {
+    return this.#alone && this.#database.listening;
+  }
+
   // A newcomer greets at once; who has left is noticed here.
   async #look(): Promise<boolean> {
     const heard = this.#heard;
-    const alone = (await this.#database.listeners(channel)) <= 1;
+    // Else the one that is counted is another's.
+    const { listening } = this.#database;
+    const alone = (await this.#database.listeners(channel)) <= 1 && listening;
     // Who greeted meanwhile may have come after the count.
     if (heard === this.#heard) this.#alone = alone;
     return false;

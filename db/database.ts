@@ -186,6 +186,11 @@ export class Database implements Queries {
     await this.#openListener();
   }
 
+  /** Whether notifications are heard now: not while the listening connection is lost. */
+  get listening(): boolean {
+    return this.#listener !== undefined;
+  }
+
   /**
    * Sends a hint to every process that listens; never inside a write, where NOTIFY's global lock costs 60 % of throughput.
    */
