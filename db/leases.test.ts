@@ -63,6 +63,24 @@ describe('a lease', () => {
     expect((await listWork(database, controller, { limit: 10 })).map(({ state }) => state)).to.deep.equal(['queued']);
   });
 
+  it('that runs out holds up no due keys while its own are waited for', async () => {
+    const two = [{ type: 'things', namespace: 'n', name: 'two' }];
+    await take();
+    await enqueueKeys(database, controller, two, { priority: 0, reason: 'enqueued', afterSeconds: 0 });
+    await database.query({ text: 'update syncsets.workers set expires_at = clock_timestamp()' });
+    let woken: Promise<string[]> | undefined;
+    await database.transaction(async queries => {
+      await queries.query({ text: `select from syncsets.work where name = 'one' for update` });
+      woken = wakeDueWork(database);
+      await somebodyWaits();
+      // Whoever had to wait for it here would wait for ever.
+      await queries.query({ text: `select from syncsets.work where name = 'two' for update nowait` });
+    });
+    expect(await woken).to.deep.equal([controller]);
+    const states = (await listWork(database, controller, { limit: 10 })).map(({ state }) => state);
+    expect(states).to.deep.equal(['queued', 'queued']);
+  });
+
   it('queues a key again that changes in the very moment in which its result comes', async () => {
     const [claim] = await take();
     let finished: ReturnType<typeof finishKeys> | undefined;

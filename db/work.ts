@@ -342,14 +342,19 @@ export async function isHeld(database: Queries, claim: ClaimReference): Promise<
 
 /**
  * Queues keys that are due, up to 5,000 of them, and what workers whose lease ran out held; returns the controllers with new
- * keys, or with maps that are free again.
+ * keys, or with maps that are free again. Two statements: keys are due in the order of time, and who held them until a worker's
+ * keys were free, which are locked in another order, would meet the relay and wait with it for each other.
  */
 export async function wakeDueWork(database: Queries): Promise<string[]> {
-  const [row] = await database.query<{ woken: string[] }>({
-    name: 'wake-due',
-    text: 'select syncsets.promote(5000) || syncsets.expire_workers() as woken',
+  const [due] = await database.query<{ woken: string[] }>({
+    name: 'promote',
+    text: 'select syncsets.promote(5000) as woken',
   });
-  return [...new Set(row?.woken)];
+  const [expired] = await database.query<{ woken: string[] }>({
+    name: 'expire-workers',
+    text: 'select syncsets.expire_workers() as woken',
+  });
+  return [...new Set([...(due?.woken ?? []), ...(expired?.woken ?? [])])];
 }
 
 /** What each state that can be asked for means, as the indexes say it: these are not used where a parameter stands instead. */
