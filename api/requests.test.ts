@@ -65,3 +65,39 @@ describe('requests that mean no good', () => {
     await until(watchers, { deadline: 5_000, what: 'the end of all streams' });
   });
 });
+
+describe('the time to answer a request', () => {
+  let api: TestApi;
+
+  before(async () => {
+    api = await startApi();
+  });
+
+  after(() => api.stop());
+
+  it('is counted without that of claims which waited for keys', async () => {
+    const base = '/v1/controllers/patient';
+    const claim = async (waitSeconds: number) => {
+      const answer = await api.call('POST', `${base}/claims`, { worker: 'w', max: 1, waitSeconds });
+      return (answer.body.claims as unknown[]).length;
+    };
+    const counted = async () => {
+      const { body } = await api.call('GET', '/metrics');
+      const line = /^apiserver_request_duration_seconds_count{verb="POST",code="200"} (.*)$/m;
+      return Number(line.exec(String(body))?.[1] ?? 0);
+    };
+    await api.call('PUT', base, { type: 'clusters' });
+    expect(await claim(0.5)).to.equal(0);
+    // Counted after the one before.
+    expect(await claim(0)).to.equal(0);
+    await until(async () => (await counted()) > 0, { what: 'the claim that may not wait' });
+    expect(await counted()).to.equal(1);
+    const names = Array.from({ length: 10 }, (_, i) => `cluster${i}`);
+    for (const name of names) await api.call('POST', '/v1/clusters', { name, kubeconfig: 'x' });
+    const queued = async () => (await api.call('GET', base)).body.queued === names.length;
+    await until(queued, { what: 'its keys' });
+    // One is answered at once, unless the machine is very slow.
+    for (let i = 0; i < names.length; i++) expect(await claim(5)).to.equal(1);
+    await until(async () => (await counted()) > 1, { what: 'a claim that might have waited' });
+  });
+});

@@ -6,7 +6,7 @@ import type { NextFunction, Request, Response } from 'express';
 import type { Log } from '../db/index.js';
 import { beginSpan } from '../tracing/index.js';
 import { ApiError } from './errors.js';
-import { parseBody, parseListBody } from './json.js';
+import { isObject, parseBody, parseListBody } from './json.js';
 import { JsonPatch } from './json-patch.js';
 import type { Metrics } from './metrics.js';
 
@@ -22,6 +22,8 @@ const maxBodyBytes = 3 * 2 ** 20;
 const maxBatchBytes = 32 * 2 ** 20;
 /** A body that is not there after so many ms does not come. */
 const slow = 1_000;
+/** A claim that may wait for keys and is answered within so many ms found some at once. */
+const atOnce = 100;
 // A map: of an object, "constructor" and the like would be encodings too.
 const unpackers = new Map([
   ['gzip', createGunzip],
@@ -76,8 +78,10 @@ export function observe(log: Log, metrics: Metrics, stalled: number) {
       const milliseconds = performance.now() - begun;
       span?.end(response.statusCode, request.id);
       const streamed = /ndjson|event-stream/.test(String(response.getHeader('Content-Type')));
-      if (!streamed) metrics.request(request.method, response.statusCode, milliseconds / 1_000);
       const waited = request.path.endsWith('/claims');
+      // The 30 s that a claim may wait for keys say nothing of how fast we answer; one that fails counts among the failures.
+      const polled = waited && mayWait(request) && milliseconds > atOnce && response.statusCode < 500;
+      if (!streamed && !polled) metrics.request(request.method, response.statusCode, milliseconds / 1_000);
       const level = response.statusCode >= 500 || (milliseconds > slow && !streamed && !waited) ? 'warn' : 'debug';
       log(level, 'request', {
         requestId: request.id,
@@ -89,6 +93,12 @@ export function observe(log: Log, metrics: Metrics, stalled: number) {
     });
     next();
   };
+}
+
+/** Whether a claim asks to wait for keys. */
+function mayWait(request: Request): boolean {
+  const body: unknown = request.body;
+  return isObject(body) && Number(body['waitSeconds']) > 0;
 }
 
 /**
