@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
+import type { QueryResultRow } from 'pg';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
 import {
   Database,
@@ -106,6 +107,25 @@ describe('the event log', () => {
     expect(await maintain(2 ** 18, new Date(Date.now() + 60_000))).to.deep.equal([before[0]?.name]);
     expect(await logRange(database, 'things')).to.deep.equal({ start: 300, head: 300 });
     await write('things', 1);
+  });
+
+  it('is cut in parts of 1 GiB at most, however large it may be', async function () {
+    if (3_600 - ((Date.now() / 1_000) % 3_600) < 90) this.skip();
+    await write('things', 1);
+    const before = await partitions('things');
+    const query = database.query.bind(database);
+    database.query = async <Row extends QueryResultRow>(statement: Parameters<typeof query>[0]) => {
+      const rows = await query<Row>(statement);
+      // As if each partition held as much.
+      for (const row of rows) if ('bytes' in row) Object.assign(row, { bytes: 2 ** 30 });
+      return rows;
+    };
+    try {
+      await maintain(large);
+    } finally {
+      database.query = query;
+    }
+    expect(await partitions('things')).to.have.length(before.length + 1);
   });
 
   it('keeps no writer waiting when somebody reads for long while it is cut', async function () {

@@ -5,8 +5,11 @@ import { sqlState, type Database, type Queries } from './database.js';
 const hoursAhead = 6;
 /** How many events of a type are kept beyond its keeping time, and for how long at most. */
 const keptBeyond = { events: 100_000, interval: '7 days' };
-/** The newest partition is cut when it holds this part of what the log may hold, so that size is dropped in such pieces. */
-const largestPart = 1 / 8;
+/**
+ * The newest partition is cut when it holds this part of what the log may hold, so that size is dropped in such pieces; at most so
+ * many bytes: all of them are read within the seconds that it is cut ahead, after which writers would wait for that.
+ */
+const largestPart = { share: 1 / 8, bytes: 2 ** 30 };
 /** A partition is cut this many seconds ahead: until then its rows are looked through, while others are written. */
 const cutAhead = 30;
 /** Says of a partition that is about to be cut that its rows lie before the cut. */
@@ -169,7 +172,8 @@ async function dropOldest(
  */
 async function cutLargest(database: Database, type: string, maxBytes: number): Promise<void> {
   const current = (await partitionsOf(database, type)).find(({ left }) => left > 0);
-  if (!current || current.bytes < maxBytes * largestPart || current.left < 2 * cutAhead) return;
+  const most = Math.min(maxBytes * largestPart.share, largestPart.bytes);
+  if (!current || current.bytes < most || current.left < 2 * cutAhead) return;
   const table = `syncsets.${pg.escapeIdentifier(current.name)}`;
   const parent = `syncsets.${pg.escapeIdentifier(`events_${type}`)}`;
   const [cut] = await database.query<{ at: number }>({
