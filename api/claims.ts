@@ -98,7 +98,7 @@ export class Claims {
   async claim(
     controller: string,
     { reports = [], ...request }: ClaimRequest,
-    signal: AbortSignal,
+    { signal, onWait }: { signal: AbortSignal; onWait: () => void },
   ): Promise<ClaimAnswer> {
     const registration = await this.#registered(controller);
     const line = request.waitSeconds > 0 ? this.#line(registration) : undefined;
@@ -106,6 +106,7 @@ export class Claims {
     try {
       const { claims, held } = await this.#finishAndTake(registration, reports, request);
       const waits = line && claims.length === 0 && !signal.aborted;
+      if (waits) onWait();
       const all = waits ? await line.wait(request, signal, since) : claims;
       return { claims: await this.#deliver(controller, request.worker, all, signal), held };
     } finally {

@@ -140,7 +140,7 @@ export class Metrics {
   readonly #registry = new Registry();
   readonly #duration = new Histogram({
     name: 'apiserver_request_duration_seconds',
-    help: 'Time to answer a request, without streams',
+    help: 'Time to answer a request, without streams and claims that waited for keys',
     labelNames: ['verb', 'code'],
     buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5],
     registers: [this.#registry],

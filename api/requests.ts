@@ -6,7 +6,7 @@ import type { NextFunction, Request, Response } from 'express';
 import type { Log } from '../db/index.js';
 import { beginSpan } from '../tracing/index.js';
 import { ApiError } from './errors.js';
-import { isObject, parseBody, parseListBody } from './json.js';
+import { parseBody, parseListBody } from './json.js';
 import { JsonPatch } from './json-patch.js';
 import type { Metrics } from './metrics.js';
 
@@ -14,16 +14,16 @@ declare module 'express-serve-static-core' {
   interface Request {
     /** Names the request in the answer's header X-Request-Id, in error bodies and in the log. */
     id: string;
+    /** It waits for something to happen, as it asked to. */
+    waits?: true;
   }
 }
 
 const jsonPatch = 'application/json-patch+json';
 const maxBodyBytes = 3 * 2 ** 20;
 const maxBatchBytes = 32 * 2 ** 20;
-/** A body that is not there after so many ms does not come. */
+/** An answer that takes more ms is told of in the log. */
 const slow = 1_000;
-/** A claim that may wait for keys and is answered within so many ms found some at once. */
-const atOnce = 100;
 // A map: of an object, "constructor" and the like would be encodings too.
 const unpackers = new Map([
   ['gzip', createGunzip],
@@ -78,11 +78,11 @@ export function observe(log: Log, metrics: Metrics, stalled: number) {
       const milliseconds = performance.now() - begun;
       span?.end(response.statusCode, request.id);
       const streamed = /ndjson|event-stream/.test(String(response.getHeader('Content-Type')));
-      const waited = request.path.endsWith('/claims');
       // The 30 s that a claim may wait for keys say nothing of how fast we answer; one that fails counts among the failures.
-      const polled = waited && mayWait(request) && milliseconds > atOnce && response.statusCode < 500;
+      const polled = request.waits && response.statusCode < 500;
       if (!streamed && !polled) metrics.request(request.method, response.statusCode, milliseconds / 1_000);
-      const level = response.statusCode >= 500 || (milliseconds > slow && !streamed && !waited) ? 'warn' : 'debug';
+      const late = milliseconds > slow && !streamed && !request.waits;
+      const level = response.statusCode >= 500 || late ? 'warn' : 'debug';
       log(level, 'request', {
         requestId: request.id,
         method: request.method,
@@ -93,12 +93,6 @@ export function observe(log: Log, metrics: Metrics, stalled: number) {
     });
     next();
   };
-}
-
-/** Whether a claim asks to wait for keys. */
-function mayWait(request: Request): boolean {
-  const body: unknown = request.body;
-  return isObject(body) && Number(body['waitSeconds']) > 0;
 }
 
 /**

@@ -178,7 +178,7 @@ export class WorkController extends Controller {
         ...(messages ? { messages } : {}),
         reports,
       },
-      gone.signal,
+      { signal: gone.signal, onWait: () => (request.waits = true) },
     );
     const strange = refused.length > 0 ? `,"refused":${JSON.stringify(refused)}` : '';
     const results = body.results ? `,"results":${JSON.stringify(states(held))}` : '';
