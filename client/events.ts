@@ -27,7 +27,8 @@ interface Message {
  * exchange, so that ten thousand listeners cost the API nothing. What the queue cannot give comes over HTTP, unnoticed by the
  * consumer: the objects of now, what was missed while the queue was away, large objects, everything while the broker is down.
  *
- * Every listener gets every change of the type; there are no selectors, so use `watch` to see few of many.
+ * Every listener gets every change of the type; there are no selectors, so use `watch` to see few of many. Bookmarks come with
+ * what is read over HTTP alone: of what the queue brings each event tells its version.
  * @throws PlatformError as `watch`; TypeError the client was connected without `amqpUrl`
  * @example
  * for await (const event of events(client.clusters)) {
