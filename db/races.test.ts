@@ -68,7 +68,8 @@ describe('what loses a deadlock', () => {
     const lock = (type: string) => `select from syncsets.cursors where type = '${type}' for update`;
     const cursors = 'select from syncsets.cursors%';
     await cross(lock('syncsets'), lock('clusters'), cursors, async () => {
-      expect((await api.call('PUT', '/v1/controllers/late', { type: 'clusters' })).status).to.equal(200);
+      const late = { type: 'clusters', watches: ['syncsets'] };
+      expect((await api.call('PUT', '/v1/controllers/late', late)).status).to.equal(200);
     });
     await cross(lock('syncsets'), lock('clusters'), cursors, async () => {
       expect((await api.call('DELETE', '/v1/controllers/late')).status).to.be.oneOf([200, 204]);
