@@ -218,7 +218,10 @@ describe('embedded Postgres', function () {
       await once(child, 'exit');
       await gone();
       expect(await findEmbedded(dataDir)).to.equal(undefined);
-      expect(await readFile(join(dataDir, 'postgres.log'), 'utf8')).to.match(/database system is shut down\s*$/);
+      // Its last line may come after its pid file has gone.
+      const isShutDown = async () =>
+        /database system is shut down\s*$/.test(await readFile(join(dataDir, 'postgres.log'), 'utf8'));
+      await until(isShutDown, { what: 'the server to say that it was shut down' });
       expect(await query(await platform().start(), 'select answer from kept')).to.deep.include({ answer: 43 });
     });
 
