@@ -57,8 +57,8 @@ export interface AdmissionContext {
   controller: string | undefined;
   dryRun: boolean;
   /**
-   * Another object, of a type that the rule `reads`, as it is stored, secrets masked. All reads for one write see the same moment; of a batch each write sees what
-   * those before it will have made.
+   * Another object, of a type that the rule `reads`, as it is stored, secrets masked. All reads for one write see the same
+   * moment; of a batch each write sees what those before it will have made.
    */
   read: (type: string, key: Key) => Promise<Resource | undefined>;
   /** Those of the keys that no object of the type has. */

@@ -48,6 +48,7 @@ export function partsOf(items: Part, ruled: ReadonlySet<string>): Part[] {
   }
   return parts;
 }
+
 /** Names an operation's object; a name that the server is to make is like no other. */
 export function nameOf({ type, key }: BatchItem): string {
   return key.name === '' ? crypto.randomUUID() : `${type.type} ${key.namespace}/${key.name}`;

@@ -78,11 +78,11 @@ export async function relayAll(queries: Queries, wanted: string): Promise<string
   });
   const woken: string[] = [];
   for (const { type } of types) {
-    for (let passed = page; passed === page;) {
-      const step = await relayStretch(queries, type, page);
+    let step: RelayStep | undefined;
+    do {
+      step = await relayStretch(queries, type, page);
       woken.push(...(step?.woken ?? []));
-      passed = step?.events ?? 0;
-    }
+    } while (step?.events === page);
   }
   return woken;
 }
