@@ -100,6 +100,17 @@ describe('worker, when the server or the network fails', () => {
     await server.stop();
     server = await FakeServer.start(answer, port);
   };
+  /** A run that has begun when `begun` says so, and lasts until `finish`. */
+  const slowRun = () => {
+    let hasBegun = false;
+    let finish: () => void = () => undefined;
+    const slow = new Promise<void>(resolve => (finish = resolve));
+    const reconcile = () => {
+      hasBegun = true;
+      return slow;
+    };
+    return { reconcile, begun: () => hasBegun, finish };
+  };
   const untilAborted = (context: Context) =>
     new Promise<void>(resolve => context.signal.addEventListener('abort', () => resolve(), { once: true }));
 
@@ -181,15 +192,9 @@ describe('worker, when the server or the network fails', () => {
     let unanswered = 0;
     instead.set('/done', () => unanswered++);
     claims = [[claim('a')]];
-    let begun = false;
-    let finish: () => void = () => undefined;
-    const slow = new Promise<void>(resolve => (finish = resolve));
-    const reconcile = () => {
-      begun = true;
-      return slow;
-    };
+    const { reconcile, begun, finish } = slowRun();
     await start({ reconcile });
-    await until(() => begun, { what: 'the run' });
+    await until(begun, { what: 'the run' });
     const since = performance.now();
     const stopping = worker?.stop();
     finish();
@@ -211,15 +216,9 @@ describe('worker, when the server or the network fails', () => {
   it('waits at a stop for work in hand even if it may for longer than a timer can wait', async () => {
     claims = [[claim('a')]];
     held = ['token-a'];
-    let begun = false;
-    let finish: () => void = () => undefined;
-    const slow = new Promise<void>(resolve => (finish = resolve));
-    const reconcile = () => {
-      begun = true;
-      return slow;
-    };
+    const { reconcile, begun, finish } = slowRun();
     await start({ reconcile }, 4, 30 * 86_400_000);
-    await until(() => begun, { what: 'the run' });
+    await until(begun, { what: 'the run' });
     const stopping = worker?.stop();
     const before = renewals;
     await until(() => renewals > before + 1, { what: 'renewals during the stop' });
