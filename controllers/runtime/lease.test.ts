@@ -70,6 +70,17 @@ describe('worker, and the lease that its claims live by', () => {
     ]);
   });
 
+  it('gives back what no answer brings for 5 s, though no call failed', async () => {
+    api.held = ['token-a'];
+    await api.work({});
+    await until(() => api.renewals > 1, { what: 'renewals that tell of the claim' });
+    const since = performance.now();
+    await until(() => api.results.length > 0, { what: 'the claim to be given back', deadline: 20_000 });
+    api.held = [];
+    expect(performance.now() - since).to.be.at.least(4_000);
+    expect(api.results).to.deep.equal([{ token: 'token-a', result: 'released' }]);
+  });
+
   it('does not give back what it works on, or has just reported', async () => {
     let finish: () => void = () => undefined;
     const slow = new Promise<void>(resolve => (finish = resolve));
