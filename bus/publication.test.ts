@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import type { QueryResultRow } from 'pg';
 import { Connection } from 'rabbitmq-client';
 import { eventExchange } from '../amqp.js';
-import { Database, ensureTypes } from '../db/index.js';
+import { Database, ensureTypes, publishedUpTo } from '../db/index.js';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
 import { listen, withoutRepeats } from '../test/published.js';
 import { sharedRabbit } from '../test/rabbitmq.js';
@@ -46,17 +46,59 @@ describe('the publication of a log', () => {
     await own.drop();
   });
 
+  /** Events of one object, as if they were written now. */
+  async function write(from: number, to: number): Promise<void> {
+    await database.query({
+      text: `insert into syncsets.events (type, version, previous, at, op, namespace, name, uid, labels, object, before, changed, actor, own)
+        select $1, n, n - 1, clock_timestamp(), 'MODIFIED', 'default', 'one', gen_random_uuid(), '{}', '{"name": "one"}',
+          null, '{spec}', 'client', false from generate_series($2::integer, $3::integer) n`,
+      values: [type, from, to],
+    });
+  }
+
+  it('moves the cursor some times a second however many batches there are, and to the last event when there are no more', async () => {
+    const { versions, close } = await listen((await sharedRabbit()).url, eventExchange(type));
+    try {
+      let moves = 0;
+      const query = database.query.bind(database);
+      database.query = async <Row extends QueryResultRow>(statement: Parameters<typeof query>[0]) => {
+        if (statement.name === 'advance-published') moves++;
+        return query<Row>(statement);
+      };
+      publication.start();
+      const began = performance.now();
+      for (let version = 1; version <= 40; version++) {
+        await write(version, version);
+        publication.wake();
+        await until(() => versions.length === version, { what: `event ${version}` });
+      }
+      await until(async () => (await publishedUpTo(database, type)) === 40, { what: 'the cursor' });
+      expect(moves).to.be.at.most(Math.ceil((performance.now() - began) / 50) + 1);
+      expect(moves).to.be.lessThan(40);
+    } finally {
+      await close();
+    }
+  });
+
+  it('moves the cursor over all that is published before its stop ends', async () => {
+    const { versions, close } = await listen((await sharedRabbit()).url, eventExchange(type));
+    try {
+      await write(1, 1);
+      publication.start();
+      await until(async () => (await publishedUpTo(database, type)) === 1, { what: 'the first event' });
+      await write(2, 2);
+      publication.wake();
+      await until(() => versions.length === 2, { what: 'the second one' });
+      await publication.stop();
+      expect(await publishedUpTo(database, type)).to.equal(2);
+    } finally {
+      await close();
+    }
+  });
+
   it('lets no events overtake those whose connection broke', async () => {
     const { versions, close } = await listen((await sharedRabbit()).url, eventExchange(type));
     try {
-      const write = async (from: number, to: number) => {
-        await database.query({
-          text: `insert into syncsets.events (type, version, previous, at, op, namespace, name, uid, labels, object, before, changed, actor, own)
-            select $1, n, n - 1, clock_timestamp(), 'MODIFIED', 'default', 'one', gen_random_uuid(), '{}', '{"name": "one"}',
-              null, '{spec}', 'client', false from generate_series($2::integer, $3::integer) n`,
-          values: [type, from, to],
-        });
-      };
       await write(1, 1);
       publication.start();
       await until(() => versions.length === 1, { what: 'the first event' });

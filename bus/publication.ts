@@ -8,6 +8,12 @@ const batch = { events: 500, bytes: 2 * 2 ** 20 };
 /** Batches that are on their way to the broker at once: it writes one to its disk while the next one is read and sent. */
 const mostInFlight = 4;
 
+/**
+ * The cursor is moved so often, in ms, at most, instead of after each batch, of which there are a hundred a second where events come
+ * one by one. Whoever takes the lead after a crash repeats what was published since.
+ */
+const saveEvery = 50;
+
 /** Which events are published, and where to. */
 export interface PublicationOptions {
   database: Database;
@@ -20,7 +26,6 @@ export interface PublicationOptions {
 }
 
 interface Sent {
-  from: number;
   to: number;
   confirmed: Promise<void>;
 }
@@ -33,7 +38,11 @@ export class Publication {
   readonly #options: PublicationOptions;
   readonly #loop: Loop;
   readonly #stopListening: () => void;
+  /** What is published and confirmed; undefined: to be read from the database. */
   #cursor: number | undefined;
+  /** Where the database has the cursor, and since when. */
+  #saved = { version: 0, at: -Infinity };
+  #saving: NodeJS.Timeout | undefined;
   #lastAt = 0;
   #stopped = false;
 
@@ -62,6 +71,9 @@ export class Publication {
     this.#stopped = true;
     this.#stopListening();
     await this.#loop.stop();
+    clearTimeout(this.#saving);
+    // Without it the next leader repeats a few events.
+    await this.#save().catch(() => undefined);
   }
 
   wake(): void {
@@ -76,11 +88,14 @@ export class Publication {
   async #publish(): Promise<boolean> {
     const { database, type, rabbit } = this.#options;
     if (!this.#leads()) {
-      this.#cursor = undefined;
+      // At a stop it is saved first.
+      if (!this.#stopped) this.#cursor = undefined;
       return false;
     }
     if (this.#cursor === undefined) {
-      this.#cursor = await publishedUpTo(database, type);
+      const version = await publishedUpTo(database, type);
+      this.#cursor = version;
+      this.#saved = { version, at: performance.now() };
       this.#lastAt = 0;
     }
     let from = this.#cursor;
@@ -95,11 +110,11 @@ export class Publication {
           // Awaited in its turn, and at the end in any case. Meanwhile nothing may overtake it on the next connection: whoever
           // drops what is not newer than the last they saw would lose it.
           confirmed.catch(() => failed.abort(new Error('what came before was not published')));
-          inFlight.push({ from, to: last.version, confirmed });
+          inFlight.push({ to: last.version, confirmed });
           from = last.version;
           this.#lastAt = last.at;
         }
-        if (inFlight.length === 0) return false;
+        if (inFlight.length === 0) return !(await this.#saveInTime());
         if (last && inFlight.length < mostInFlight) continue;
         const oldest = inFlight.shift();
         // Another leader has moved the cursor: what was sent here are repeats, go on from where that one is.
@@ -113,11 +128,32 @@ export class Publication {
     }
   }
 
-  /** Waits for the broker and moves the cursor; false when it is not where this process left it. */
-  async #settle({ from, to, confirmed }: Sent): Promise<boolean> {
+  /** Waits for the broker, and moves the cursor when it is time; false when it is not where this process left it. */
+  async #settle({ to, confirmed }: Sent): Promise<boolean> {
     await confirmed;
-    const moved = await advancePublished(this.#options.database, this.#options.type, from, to);
-    this.#cursor = moved ? to : undefined;
+    this.#cursor = to;
+    return this.#saveInTime();
+  }
+
+  async #saveInTime(): Promise<boolean> {
+    if (this.#cursor === this.#saved.version) return true;
+    const wait = this.#saved.at + saveEvery - performance.now();
+    if (wait <= 0) return this.#save();
+    this.#saving ??= setTimeout(() => {
+      this.#saving = undefined;
+      this.#loop.wake();
+    }, wait);
+    return true;
+  }
+
+  /** Moves the cursor in the database over what is published; false when it is not where this process left it. */
+  async #save(): Promise<boolean> {
+    const { database, type } = this.#options;
+    const to = this.#cursor;
+    if (to === undefined || to === this.#saved.version) return true;
+    const moved = await advancePublished(database, type, this.#saved.version, to);
+    this.#saved = { version: to, at: performance.now() };
+    if (!moved) this.#cursor = undefined;
     return moved;
   }
 
