@@ -83,14 +83,15 @@ describe('claims of large objects', function () {
   it('on RabbitMQ send again what their messages named and they left, and nothing else', async () => {
     const { database } = api;
     const claim = { controller: controller.name, worker: 'w', max: heavy, seconds: 60 };
-    const sent = await takeUnsent(database, controller.name, heavy);
+    const room = { controller: controller.name, keys: heavy };
+    const sent = await takeUnsent(database, [room]);
     expect(sent).to.have.length(heavy);
     // The worker took half of them off the queue; messages of the others are still there.
     const taken = sent.slice(0, heavy / 2);
     const first = await claimKeys(database, { ...claim, messages: taken });
     expect(first.more).to.equal(true);
     const claimed = new Set(first.keys.map(({ name }) => name));
-    const again = async () => (await takeUnsent(database, controller.name, heavy)).map(({ name }) => name).sort();
+    const again = async () => (await takeUnsent(database, [room])).map(({ name }) => name).sort();
     const lost = (keys: { name: string }[]) => keys.flatMap(({ name }) => (claimed.has(name) ? [] : [name])).sort();
     expect(await again()).to.deep.equal(lost(taken));
     const out = (await sentKeys(database)).find(one => one.controller === controller.name)?.out;

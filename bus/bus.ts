@@ -66,6 +66,16 @@ export class Bus {
         : new RabbitTransport({ url: options.amqpUrl, types, instance: options.instance, log });
     this.#rabbit = rabbit;
     const leads = (name: string) => () => this.#leadership.leads(name);
+    this.#feeder =
+      rabbit &&
+      new Feeder({
+        database,
+        rabbit,
+        wakeups: this.#wakeups,
+        leads: leads(work),
+        traceOf: (key, controller) => this.#traces.get(key.type)?.known(key, controller),
+        log,
+      });
     // What a replica does with a part that it gains. What it found on the broker when it led the part last is out of date.
     const parts = new Map([[work, () => rabbit?.topology.lookAnew()]]);
     for (const type of types) {
@@ -76,6 +86,7 @@ export class Bus {
         tail: this.tail(type),
         wakeups: this.#wakeups,
         rabbit,
+        feeder: this.#feeder,
         leads: leads(part),
         log,
       });
@@ -93,16 +104,6 @@ export class Bus {
       onGain: part => parts.get(part)?.(),
       log,
     });
-    this.#feeder =
-      rabbit &&
-      new Feeder({
-        database,
-        rabbit,
-        wakeups: this.#wakeups,
-        leads: leads(work),
-        traceOf: (key, controller) => this.#traces.get(key.type)?.known(key, controller),
-        log,
-      });
     this.#housekeeping = new Housekeeping({
       database,
       types,

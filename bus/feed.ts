@@ -18,6 +18,8 @@ export class Feed {
   /** Messages out: what was counted and what was sent since. Never too few, for only the feeder sends. */
   #out = 0;
   #unconfirmed = 0;
+  /** Room that is promised to statements under way. */
+  #reserved = 0;
   #window = smallestWindow;
   /** What was taken, by time. */
   #taken: { at: number; keys: number }[] = [];
@@ -39,8 +41,13 @@ export class Feed {
 
   /** How many keys may be sent now; 0 when the window is full as far as known. */
   room(urgent: boolean): number {
-    const room = this.#window + (urgent ? urgentRoom : 0) - this.#out;
+    const room = this.#window + (urgent ? urgentRoom : 0) - this.#out - this.#reserved;
     return Math.max(0, Math.min(room, largestBatch, mostUnconfirmed - this.#unconfirmed));
+  }
+
+  /** Keeps room for a statement that may send so many keys; negative: it is done. */
+  reserve(keys: number): void {
+    this.#reserved += keys;
   }
 
   /** Whether it waits for the broker's confirmations, or for a while because of trouble. */

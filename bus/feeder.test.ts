@@ -1,7 +1,18 @@
 import { expect } from 'chai';
+import { randomUUID } from 'node:crypto';
 import { Connection } from 'rabbitmq-client';
 import { parkingQueue, workQueue } from '../amqp.js';
-import { Database, enqueueKeys, ensureTypes, registerController, type Log } from '../db/index.js';
+import {
+  advanceWork,
+  Database,
+  enqueueKeys,
+  ensureTypes,
+  registerController,
+  relayPosition,
+  type Log,
+  type QueueRoom,
+  type SentKey,
+} from '../db/index.js';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
 import { startRabbit, type Rabbit } from '../test/rabbitmq.js';
 import { until } from '../test/until.js';
@@ -186,6 +197,54 @@ describe('the feeder of work queues', function () {
     await Promise.all(Array.from({ length: 1_100 }, (_, i) => send(i)));
     await left.close();
   }
+
+  it('sends what a statement makes with that statement, as far as there is room, and the rest with the next', async () => {
+    // More than the smallest window, of which one is out.
+    const made = 100;
+    const keys = Array.from({ length: made }, (_, i) => ({
+      ...{ controller, namespace: 'default', name: `made${i}`, uid: randomUUID(), version: i + 1, reason: 'added' },
+      priority: i === made - 1 ? 10 : 0,
+    }));
+    const { registrations } = await relayPosition(database, type);
+    const names: string[][] = [];
+    const { made: advanced, fed } = await feeder.feedWith([controller], async rooms => {
+      const step = { from: 0, to: made, registrations, keys, rooms };
+      const one = await advanceWork(database, type, step);
+      names.push(one?.sent.map(({ name }) => name) ?? []);
+      return one;
+    });
+    expect(advanced?.woken).to.deep.equal([controller]);
+    expect(names).to.deep.equal([[`made${made - 1}`, ...Array.from({ length: 62 }, (_, i) => `made${i}`)]]);
+    // There is more to send.
+    expect(fed).to.deep.equal([]);
+    await until(async () => (await depth()) === 64, { what: 'a full window' });
+    // One who lost against another leader makes nothing and sends nothing.
+    const late = { from: 0, to: made, registrations, keys, rooms: [{ controller, keys: 10 }] };
+    expect(await advanceWork(database, type, late)).to.equal(undefined);
+    expect(await marked()).to.equal(64);
+    await database.query({
+      text: `delete from syncsets.work where controller = $1 and sent_at is not null`,
+      values: [controller],
+    });
+    wakeups.wake(`work:${controller}`);
+    await messages(made + 1);
+  });
+
+  it('gives room back when the statement fails, and sends nothing of statements that begin after its stop', async () => {
+    const rooms: number[] = [];
+    const look = (sent: SentKey[]) => (offered: QueueRoom[]) => {
+      rooms.push(offered[0]?.keys ?? 0);
+      return Promise.resolve({ sent });
+    };
+    const failure: unknown = await feeder
+      .feedWith([controller], () => Promise.reject(new Error('the database is away')))
+      .catch((error: unknown) => error);
+    expect(failure).to.have.property('message', 'the database is away');
+    expect((await feeder.feedWith([controller], look([]))).fed).to.deep.equal([controller]);
+    await feeder.stop();
+    expect((await feeder.feedWith([controller], look([]))).fed).to.deep.equal([]);
+    expect(rooms).to.deep.equal([63, 0]);
+  });
 
   it('throws away what lies on a queue because its keys were claimed over HTTP, and sends what is queued again', async () => {
     await enqueue(1, 3);

@@ -8,6 +8,7 @@ import {
   type Database,
   type Key,
   type Log,
+  type QueueRoom,
   type SentKey,
 } from '../db/index.js';
 import { reasonOf } from '../reason.js';
@@ -59,6 +60,9 @@ export class Feeder {
   #lookedAt = -Infinity;
   /** What is on its way to the broker; none of these rejects. */
   readonly #unconfirmed = new Set<Promise<void>>();
+  /** Statements that make keys and may send some of them. */
+  readonly #making = new Set<Promise<unknown>>();
+  #stopped = false;
   /** What the broker did not take and the table still calls sent. */
   readonly #refused: { controller: string; keys: SentKey[] }[] = [];
   readonly #stopListening: (() => void)[];
@@ -90,7 +94,8 @@ export class Feeder {
   /** Waits for what is on its way to the broker. */
   async stop(): Promise<void> {
     for (const stop of this.#stopListening) stop();
-    await Promise.all([this.#loop.stop(), this.#sweeper.stop()]);
+    this.#stopped = true;
+    await Promise.all([this.#loop.stop(), this.#sweeper.stop(), Promise.allSettled(this.#making)]);
     await Promise.all(this.#unconfirmed);
     await this.#unsendRefused().catch((error: unknown) =>
       this.#log('warn', 'messages were not taken and are sent again by the next sweep', { reason: reasonOf(error) }),
@@ -108,6 +113,50 @@ export class Feeder {
     if (controller === undefined) this.#lookedAt = -Infinity;
     else this.#woken.add(controller);
     this.#loop.wake();
+  }
+
+  /**
+   * Lets a statement that makes keys mark as sent what there is room for, and sends that: one statement less for each handful of
+   * keys.
+   *
+   * @param controllers for which it makes keys
+   * @param make carries it out
+   * @returns what it gave, and the controllers that had no more to send then
+   */
+  async feedWith<Made extends { sent: SentKey[] }>(
+    controllers: Iterable<string>,
+    make: (rooms: QueueRoom[]) => Promise<Made | undefined>,
+  ): Promise<{ made: Made | undefined; fed: string[] }> {
+    const reserved = this.#reserve(controllers);
+    const making = make(reserved.map(({ controller, keys }) => ({ controller, keys }))).finally(() => {
+      for (const { feed, keys } of reserved) feed.reserve(-keys);
+    });
+    this.#making.add(making);
+    try {
+      const made = await making;
+      if (!made) return { made, fed: [] };
+      for (const { controller, feed, keys } of reserved) {
+        const sent = made.sent.filter(key => key.controller === controller);
+        feed.limited = sent.length === keys;
+        if (sent.length > 0) this.#sendKeys(controller, feed, sent);
+      }
+      return { made, fed: reserved.filter(({ feed }) => !feed.limited).map(({ controller }) => controller) };
+    } finally {
+      this.#making.delete(making);
+    }
+  }
+
+  /** The room of those of these controllers whose queues are fed here and well. */
+  #reserve(controllers: Iterable<string>): (QueueRoom & { feed: Feed })[] {
+    if (this.#stopped || !this.#leads() || !this.#rabbit.connected) return [];
+    return [...controllers].flatMap(controller => {
+      const feed = this.#feeds.get(controller);
+      if (!feed || feed.waits() || !this.#rabbit.isPrepared(controller)) return [];
+      const keys = feed.room(false);
+      if (keys === 0) return [];
+      feed.reserve(keys);
+      return [{ controller, keys, feed }];
+    });
   }
 
   async #feed(): Promise<boolean> {
@@ -156,7 +205,7 @@ export class Feeder {
     try {
       // Before keys are marked as sent: a queue that cannot be had costs no writes.
       await this.#rabbit.prepare(controller);
-      const keys = await takeUnsent(this.#database, controller, room);
+      const keys = await takeUnsent(this.#database, [{ controller, keys: room }]);
       feed.limited = keys.length === room;
       if (keys.length > 0) this.#sendKeys(controller, feed, keys);
       // There may be more than one batch holds.

@@ -1,4 +1,5 @@
 import type { Database, Log } from '../db/index.js';
+import type { Feeder } from './feeder.js';
 import { Publication } from './publication.js';
 import type { RabbitTransport } from './rabbitmq.js';
 import type { Tail } from './tail.js';
@@ -13,6 +14,8 @@ export interface RelayOptions {
   wakeups: Wakeups;
   /** undefined: there is no broker, and nothing to publish. */
   rabbit: RabbitTransport | undefined;
+  /** Feeds its queues. */
+  feeder: Feeder | undefined;
   /** Whether this replica leads the type's relay now. */
   leads: () => boolean;
   log: Log;

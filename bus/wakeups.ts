@@ -80,9 +80,13 @@ export class Wakeups {
     };
   }
 
-  /** Wakes the listeners in this process now and those in the others soon after. */
-  wake(topic: Topic): void {
-    this.#wakeHere(topic);
+  /**
+   * Wakes the listeners in this process now and those in the others soon after.
+   *
+   * @param all whether those here that listen to all keys are to know; they need not where they had a part in it
+   */
+  wake(topic: Topic, { all = true } = {}): void {
+    this.#wakeHere(topic, { all });
     this.tell(topic);
   }
 
@@ -162,13 +166,14 @@ export class Wakeups {
     const enclosed = end < 0 ? undefined : disclose(payload.slice(end + 1));
     for (const topic of topics) {
       if (!isTopic(topic)) continue;
-      this.#wakeHere(topic, topic.startsWith('events:') ? enclosed?.get(topic.slice('events:'.length)) : undefined);
+      const stretches = topic.startsWith('events:') ? enclosed?.get(topic.slice('events:'.length)) : undefined;
+      this.#wakeHere(topic, { stretches });
     }
   }
 
-  #wakeHere(topic: Topic, stretches?: LogEvent[][]): void {
+  #wakeHere(topic: Topic, { stretches, all = true }: { stretches?: LogEvent[][] | undefined; all?: boolean }): void {
     for (const listener of this.#listeners.get(topic) ?? []) listener(stretches);
-    if (!topic.startsWith('work:')) return;
+    if (!all || !topic.startsWith('work:')) return;
     const controller = topic.slice('work:'.length);
     for (const listener of this.#listeners.get('work:*') ?? []) listener(undefined, controller);
   }

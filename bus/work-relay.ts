@@ -8,8 +8,10 @@ import {
   type Log,
   type LogEvent,
   type NewKey,
+  type QueueRoom,
   type RelayPosition,
 } from '../db/index.js';
+import type { Feeder } from './feeder.js';
 import { Loop } from './loop.js';
 import type { Tail } from './tail.js';
 import type { Wakeups } from './wakeups.js';
@@ -23,6 +25,8 @@ export interface WorkRelayOptions {
   type: string;
   tail: Tail;
   wakeups: Wakeups;
+  /** Feeds the queues of RabbitMQ; undefined: there are none. */
+  feeder: Feeder | undefined;
   /** Whether this replica leads the type's relay now. */
   leads: () => boolean;
   log: Log;
@@ -30,7 +34,8 @@ export interface WorkRelayOptions {
 
 /**
  * Makes work rows of one type's events, in Postgres alone: from the tail's memory with one statement per batch, a
- * compare-and-set on the cursor and on the registrations that the rows were computed from. Behind that memory Postgres reads
+ * compare-and-set on the cursor and on the registrations that the rows were computed from; where this process feeds the queues, the
+ * same statement sends the keys. Behind that memory Postgres reads
  * the log itself, at 1 to 3 ms a step.
  */
 export class WorkRelay {
@@ -88,16 +93,21 @@ export class WorkRelay {
     const owners = await this.#owners(events, position);
     const keys = events.flatMap(event => keysOf(event, position, owners));
     if (keys.length === 0 && position.mappers.length === 0 && !this.#isDue(recent.length)) return false;
-    const woken = await advanceWork(database, type, {
-      from: position.work,
-      to: last.version,
-      registrations: position.registrations,
-      keys,
-    });
+    const { work: from, registrations } = position;
+    const advance = (rooms: QueueRoom[]) =>
+      advanceWork(database, type, { from, to: last.version, registrations, keys, rooms });
+    const controllers = new Set(keys.map(({ controller }) => controller));
+    const { made, fed } = this.#options.feeder
+      ? await this.#options.feeder.feedWith(controllers, advance)
+      : { made: await advance([]), fed: [] };
     // Another leader or a registration was faster: look again at what holds now.
-    this.#position = woken && { ...position, work: last.version };
-    if (woken) this.#wake([...woken, ...position.mappers]);
-    return woken === undefined || recent.length > events.length;
+    this.#position = made && { ...position, work: last.version };
+    if (made)
+      this.#wake(
+        [...made.woken, ...position.mappers],
+        fed.filter(controller => !position.mappers.includes(controller)),
+      );
+    return made === undefined || recent.length > events.length;
   }
 
   /**
@@ -125,8 +135,10 @@ export class WorkRelay {
     return true;
   }
 
-  #wake(controllers: string[]): void {
-    for (const controller of controllers) this.#options.wakeups.wake(`work:${controller}`);
+  /** @param fed those whose queues have been fed with what there was */
+  #wake(controllers: string[], fed: string[] = []): void {
+    for (const controller of controllers)
+      this.#options.wakeups.wake(`work:${controller}`, { all: !fed.includes(controller) });
   }
 }
 

@@ -42,6 +42,7 @@ export {
   relayPosition,
   relayWork,
   takeLeases,
+  type AdvancedWork,
   type Lease,
   type NewKey,
   type RelayPosition,
@@ -80,7 +81,7 @@ export {
   type KeyResult,
   type WorkRow,
 } from './work.js';
-export { sentKeys, takeUnsent, unsend, unsendKeys, type SentKey, type SentKeys } from './sent-keys.js';
+export { sentKeys, takeUnsent, unsend, unsendKeys, type QueueRoom, type SentKey, type SentKeys } from './sent-keys.js';
 export { claimMap, finishMap, type MapOutcome } from './maps.js';
 export { platformKey, rewrapPlatformKey, type WrappedKey } from './keys.js';
 export { reseal, sealedByOthers, type SealedRow } from './sealed.js';

@@ -215,7 +215,7 @@ describe('plans that were made on an empty database', function () {
     },
     'a claim of the most urgent keys, and the end of its worker': async (queries, from) => {
       await enqueueKeys(queries, 'ctl', keys('next', from), { priority: 9, reason: 'test' });
-      await takeUnsent(queries, 'ctl', few);
+      await takeUnsent(queries, [{ controller: 'ctl', keys: few }]);
       const urgent = await claimKeys(queries, { controller: 'ctl', worker: 'w', max: few, seconds: 600 });
       expect(urgent.keys).to.have.length(few);
       expect((await heldClaims(queries, 'ctl', 'w')).held).to.have.length(few);

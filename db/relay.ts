@@ -1,6 +1,7 @@
 import { unsynced, type Database } from './database.js';
 import { insistOn } from './races.js';
 import { relayStretch, type RelayStep } from './resync.js';
+import type { QueueRoom, SentKey } from './sent-keys.js';
 
 /** Where the work cursor of a type is and whom its events concern; valid as long as `registrations` stays the same. */
 export interface RelayPosition {
@@ -37,21 +38,45 @@ export async function relayPosition(database: Database, type: string): Promise<R
   return row;
 }
 
+/** What a step of the work cursor made. */
+export interface AdvancedWork {
+  /** Controllers that have new keys. */
+  woken: string[];
+  /** Keys that were marked as sent to the queues of their controllers, of those that there was room for. */
+  sent: SentKey[];
+}
+
 /**
- * Moves the work cursor of a type and enqueues the keys that its events made, in one transaction. Returns the controllers that
- * have new keys; undefined when the cursor or the registrations are no longer those that the keys were computed from.
+ * Moves the work cursor of a type and enqueues the keys that its events made, in one transaction, in which queued keys are marked
+ * as sent too (`takeUnsent`). Undefined when the cursor or the registrations are no longer those that the keys were computed from.
  */
 export async function advanceWork(
   database: Database,
   type: string,
-  step: { from: number; to: number; registrations: number; keys: NewKey[] },
-): Promise<string[] | undefined> {
-  const [row] = await database.query<{ woken: string[] | null }>({
-    name: 'advance-work',
-    text: `select syncsets.advance_work($1, $2, $3, $4, $5) as woken where ${unsynced}`,
-    values: [type, step.from, step.to, step.registrations, JSON.stringify(step.keys)],
+  step: { from: number; to: number; registrations: number; keys: NewKey[]; rooms: QueueRoom[] },
+): Promise<AdvancedWork | undefined> {
+  const { from, to, registrations, keys, rooms } = step;
+  const values = [type, from, to, registrations, JSON.stringify(keys)];
+  if (rooms.length === 0) {
+    const [row] = await database.query<{ woken: string[] | null }>({
+      name: 'advance-work',
+      text: `select syncsets.advance_work($1, $2, $3, $4, $5) as woken where ${unsynced}`,
+      values,
+    });
+    return row?.woken ? { woken: row.woken, sent: [] } : undefined;
+  }
+  const [row] = await database.query<{ woken: string[] | null; sent: SentKey[] }>({
+    name: 'advance-and-send',
+    // Sent after what is made: the second function takes what the first gives.
+    text: `select a.woken, coalesce((
+        select jsonb_agg(jsonb_build_object('controller', s.controller, 'type', s.type, 'namespace', s.namespace, 'name', s.name,
+          'uid', s.uid, 'version', s.version, 'sentAt', s.sent_at::text))
+        from syncsets.take_unsent(case when a.woken is not null then $6::text[] end, $7::integer[]) s
+      ), '[]') as sent
+      from (select syncsets.advance_work($1, $2, $3, $4, $5) as woken) a where ${unsynced}`,
+    values: [...values, rooms.map(({ controller }) => controller), rooms.map(room => room.keys)],
   });
-  return row?.woken ?? undefined;
+  return row?.woken ? { woken: row.woken, sent: row.sent } : undefined;
 }
 
 /** Makes work rows of the next events of a type; undefined while another process is at it. */

@@ -3,6 +3,7 @@ import type { Key } from './read.js';
 
 /** A queued key that was marked as sent. */
 export interface SentKey extends Key {
+  controller: string;
   type: string;
   uid: string | null;
   version: number | null;
@@ -10,24 +11,22 @@ export interface SentKey extends Key {
   sentAt: string;
 }
 
+/** How many keys of a controller may be sent to its queue. */
+export interface QueueRoom {
+  controller: string;
+  keys: number;
+}
+
 /**
- * Marks up to `limit` queued keys as sent to the controller's queue and returns them, the most urgent first. The mark does not wait
- * for the disk: a crash that undoes it has the key sent twice.
+ * Marks queued keys as sent to the queues of their controllers, as many as there is room for, and returns them, the most urgent of
+ * each controller first. The mark does not wait for the disk: a crash that undoes it has the key sent twice.
  */
-export async function takeUnsent(database: Queries, controller: string, limit: number): Promise<SentKey[]> {
+export async function takeUnsent(database: Queries, rooms: QueueRoom[]): Promise<SentKey[]> {
   return database.query<SentKey>({
     name: 'take-unsent',
-    text: `with unsent as materialized (
-        select w.ctid as row from syncsets.work w
-        where w.controller = $1 and w.state = 'queued' and w.sent_at is null
-        order by w.priority desc, w.rank limit $2 for update skip locked
-      ), sent as (
-        update syncsets.work w set sent_at = clock_timestamp() where w.ctid = any (array(select u.row from unsent u))
-        returning w.type, w.namespace, w.name, w.uid, w.version, w.sent_at, w.priority, w.rank
-      )
-      select type, namespace, name, uid, version, sent_at::text as "sentAt" from sent where (select ${unsynced})
-      order by priority desc, rank`,
-    values: [controller, limit],
+    text: `select s.controller, s.type, s.namespace, s.name, s.uid, s.version, s.sent_at::text as "sentAt"
+      from syncsets.take_unsent($1, $2) s where ${unsynced}`,
+    values: [rooms.map(({ controller }) => controller), rooms.map(({ keys }) => keys)],
   });
 }
 
