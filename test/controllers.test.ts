@@ -143,7 +143,7 @@ for (const transport of ['rabbitmq', 'postgres'] as const) {
       await until(() => journal().filter(entry => entry.key === name && entry.ends).length === 2, {
         what: 'the second run',
       });
-      await until(idle, { what: 'quiet' });
+      await until(idle, { what: 'quiet', deadline: 20_000 });
       // The relay has passed the status that the second run wrote when a later change of another object is done.
       await api.call('POST', '/v1/clusters', { name: `${name}-later` });
       await until(() => journal().some(entry => entry.key === `${name}-later` && entry.ends), {
