@@ -5,6 +5,7 @@ import {
   takeUnsent,
   unsend,
   unsendKeys,
+  type AdvancedWork,
   type Database,
   type Key,
   type Log,
@@ -123,22 +124,21 @@ export class Feeder {
    * @param make carries it out
    * @returns what it gave, and the controllers that had no more to send then
    */
-  async feedWith<Made extends { sent: SentKey[] }>(
+  async feedWith(
     controllers: Iterable<string>,
-    make: (rooms: QueueRoom[]) => Promise<Made | undefined>,
-  ): Promise<{ made: Made | undefined; fed: string[] }> {
+    make: (rooms: QueueRoom[]) => Promise<AdvancedWork | undefined>,
+  ): Promise<{ made: AdvancedWork | undefined; fed: string[] }> {
     const reserved = this.#reserve(controllers);
-    const making = make(reserved.map(({ controller, keys }) => ({ controller, keys }))).finally(() => {
+    const making = make(reserved).finally(() => {
       for (const { feed, keys } of reserved) feed.reserve(-keys);
     });
     this.#making.add(making);
     try {
       const made = await making;
       if (!made) return { made, fed: [] };
-      for (const { controller, feed, keys } of reserved) {
+      for (const { controller, feed, keys: room } of reserved) {
         const sent = made.sent.filter(key => key.controller === controller);
-        feed.limited = sent.length === keys;
-        if (sent.length > 0) this.#sendKeys(controller, feed, sent);
+        this.#sendKeys(controller, feed, sent, room);
       }
       return { made, fed: reserved.filter(({ feed }) => !feed.limited).map(({ controller }) => controller) };
     } finally {
@@ -206,8 +206,7 @@ export class Feeder {
       // Before keys are marked as sent: a queue that cannot be had costs no writes.
       await this.#rabbit.prepare(controller);
       const keys = await takeUnsent(this.#database, [{ controller, keys: room }]);
-      feed.limited = keys.length === room;
-      if (keys.length > 0) this.#sendKeys(controller, feed, keys);
+      this.#sendKeys(controller, feed, keys, room);
       // There may be more than one batch holds.
       if (feed.limited && feed.room(urgent) > 0) this.#woken.add(controller);
     } catch (error) {
@@ -217,7 +216,10 @@ export class Feeder {
     return true;
   }
 
-  #sendKeys(controller: string, feed: Feed, keys: SentKey[]): void {
+  /** @param room that there was for them: where they fill it, more may wait */
+  #sendKeys(controller: string, feed: Feed, keys: SentKey[], room: number): void {
+    feed.limited = keys.length === room;
+    if (keys.length === 0) return;
     feed.sent(keys.length);
     const messages = keys.map(key => ({ ...key, traceparent: this.#traceOf(key, controller) }));
     this.#send(controller, feed, messages, {

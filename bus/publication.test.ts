@@ -22,6 +22,9 @@ describe('the publication of a log', () => {
   let rabbit: RabbitTransport;
   let publication: Publication;
   let listener: Connection;
+  /** Versions of the events that were heard, in order. */
+  let versions: number[];
+  let close: () => Promise<void>;
 
   beforeEach(async () => {
     const broker = new URL((await sharedRabbit()).url);
@@ -35,8 +38,10 @@ describe('the publication of a log', () => {
     // Not started: all that is published is read from the log.
     const tail = new Tail({ database, type, wakeups: new Wakeups(database, log), log });
     publication = new Publication({ database, type, tail, rabbit, leads: () => true, log });
+    ({ versions, close } = await listen((await sharedRabbit()).url, eventExchange(type)));
   });
   afterEach(async () => {
+    await close();
     await publication.stop();
     await rabbit.stop();
     way.close();
@@ -57,70 +62,55 @@ describe('the publication of a log', () => {
   }
 
   it('moves the cursor some times a second however many batches there are, and to the last event when there are no more', async () => {
-    const { versions, close } = await listen((await sharedRabbit()).url, eventExchange(type));
-    try {
-      let moves = 0;
-      const query = database.query.bind(database);
-      database.query = async <Row extends QueryResultRow>(statement: Parameters<typeof query>[0]) => {
-        if (statement.name === 'advance-published') moves++;
-        return query<Row>(statement);
-      };
-      publication.start();
-      const began = performance.now();
-      for (let version = 1; version <= 40; version++) {
-        await write(version, version);
-        publication.wake();
-        await until(() => versions.length === version, { what: `event ${version}` });
-      }
-      await until(async () => (await publishedUpTo(database, type)) === 40, { what: 'the cursor' });
-      expect(moves).to.be.at.most(Math.ceil((performance.now() - began) / 50) + 1);
-      expect(moves).to.be.lessThan(40);
-    } finally {
-      await close();
+    let moves = 0;
+    const query = database.query.bind(database);
+    database.query = async <Row extends QueryResultRow>(statement: Parameters<typeof query>[0]) => {
+      if (statement.name === 'advance-published') moves++;
+      return query<Row>(statement);
+    };
+    publication.start();
+    const began = performance.now();
+    for (let version = 1; version <= 40; version++) {
+      await write(version, version);
+      publication.wake();
+      await until(() => versions.length === version, { what: `event ${version}` });
     }
+    await until(async () => (await publishedUpTo(database, type)) === 40, { what: 'the cursor' });
+    expect(moves).to.be.at.most(Math.ceil((performance.now() - began) / 50) + 1);
+    expect(moves).to.be.lessThan(40);
   });
 
   it('moves the cursor over all that is published before its stop ends', async () => {
-    const { versions, close } = await listen((await sharedRabbit()).url, eventExchange(type));
-    try {
-      await write(1, 1);
-      publication.start();
-      await until(async () => (await publishedUpTo(database, type)) === 1, { what: 'the first event' });
-      await write(2, 2);
-      publication.wake();
-      await until(() => versions.length === 2, { what: 'the second one' });
-      await publication.stop();
-      expect(await publishedUpTo(database, type)).to.equal(2);
-    } finally {
-      await close();
-    }
+    await write(1, 1);
+    publication.start();
+    await until(async () => (await publishedUpTo(database, type)) === 1, { what: 'the first event' });
+    await write(2, 2);
+    publication.wake();
+    await until(() => versions.length === 2, { what: 'the second one' });
+    await publication.stop();
+    expect(await publishedUpTo(database, type)).to.equal(2);
   });
 
   it('lets no events overtake those whose connection broke', async () => {
-    const { versions, close } = await listen((await sharedRabbit()).url, eventExchange(type));
-    try {
-      await write(1, 1);
-      publication.start();
-      await until(() => versions.length === 1, { what: 'the first event' });
+    await write(1, 1);
+    publication.start();
+    await until(() => versions.length === 1, { what: 'the first event' });
 
-      const query = database.query.bind(database);
-      let reads = 0;
-      database.query = async <Row extends QueryResultRow>(statement: Parameters<typeof query>[0]) => {
-        const rows = await query<Row>(statement);
-        // The second batch is being read: the first one was sent and is lost.
-        if (statement.name === 'read-events' && rows.length > 0 && ++reads === 2) {
-          way.cut();
-          await until(() => !rabbit.connected, { what: 'the connection to break' });
-          await until(() => rabbit.connected, { what: 'another connection' });
-        }
-        return rows;
-      };
-      way.hold();
-      await write(2, 1_201);
-      await until(() => versions.at(-1) === 1_201, { what: 'the last event', deadline: 20_000 });
-      expect(withoutRepeats(versions)).to.deep.equal(Array.from({ length: 1_201 }, (_, i) => i + 1));
-    } finally {
-      await close();
-    }
+    const query = database.query.bind(database);
+    let reads = 0;
+    database.query = async <Row extends QueryResultRow>(statement: Parameters<typeof query>[0]) => {
+      const rows = await query<Row>(statement);
+      // The second batch is being read: the first one was sent and is lost.
+      if (statement.name === 'read-events' && rows.length > 0 && ++reads === 2) {
+        way.cut();
+        await until(() => !rabbit.connected, { what: 'the connection to break' });
+        await until(() => rabbit.connected, { what: 'another connection' });
+      }
+      return rows;
+    };
+    way.hold();
+    await write(2, 1_201);
+    await until(() => versions.at(-1) === 1_201, { what: 'the last event', deadline: 20_000 });
+    expect(withoutRepeats(versions)).to.deep.equal(Array.from({ length: 1_201 }, (_, i) => i + 1));
   });
 });

@@ -191,8 +191,9 @@ export class Broker {
    * it in one piece.
    */
   #together(): void {
+    if (this.#corked) return;
     const socket = this.#connection && socketOf(this.#connection);
-    if (!socket || this.#corked) return;
+    if (!socket) return;
     this.#corked = true;
     socket.cork();
     setImmediate(() => {

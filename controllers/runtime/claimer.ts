@@ -94,7 +94,7 @@ export class Claimer {
     const underway = new Set<Promise<void>>();
     while (!this.#stopping.signal.aborted) {
       await new Promise<void>(goOn => {
-        const turn = this.#turn(backoff, { goOn }).finally(() => {
+        const turn = this.#turn(backoff, goOn).finally(() => {
           underway.delete(turn);
           goOn();
         });
@@ -110,13 +110,13 @@ export class Claimer {
     if (this.#options.bucket) return;
     const backoff = new Backoff(50, 2000);
     while (!this.#stopping.signal.aborted) {
-      if (this.#plenty && !this.#options.queue?.isReady()) await this.#turn(backoff, {});
+      if (this.#plenty && !this.#options.queue?.isReady()) await this.#turn(backoff);
       else await new Promise<void>(resolve => (this.#onPlenty = resolve));
     }
   }
 
   /** @param goOn called when messages came: the next ones may be waited for; without it this is not for messages */
-  async #turn(backoff: Backoff, { goOn }: { goOn?: () => void }): Promise<void> {
+  async #turn(backoff: Backoff, goOn?: () => void): Promise<void> {
     const { bucket, begin, lease, queue, register, room, forgotten, reachable } = this.#options;
     const { signal } = this.#stopping;
     this.#near++;

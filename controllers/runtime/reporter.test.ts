@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { failure, json } from '../../client/testing/fake-server.js';
-import { claim, FakeApi } from '../../test/fake-api.js';
+import { claim, FakeApi, type Result } from '../../test/fake-api.js';
 import { until } from '../../test/until.js';
 import { Reporter } from './reporter.js';
 
@@ -50,13 +50,12 @@ describe('worker, and the results that it reports', () => {
 
   it('does not let a result that the server refuses hold up others', async () => {
     api.instead.set('/done', (seen, response) => {
-      const { results: reported } = seen.body as { results: { token: string; enqueue?: unknown }[] };
+      const { results: reported } = seen.body as { results: (Result & { enqueue?: unknown })[] };
       if (reported.some(({ enqueue }) => enqueue !== undefined)) {
         failure(response, 422, 'Invalid');
         return;
       }
-      api.results.push(...(reported as typeof api.results));
-      json(response, 200, { results: reported.map(({ token }) => ({ token, state: 'ok' })) });
+      json(response, 200, { results: api.take(reported) });
     });
     const event = { op: 'ADDED', before: null, object: { type: 'syncsets', name: 's', clusterRefs: ['x'] } };
     api.claims = [
