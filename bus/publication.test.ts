@@ -91,6 +91,31 @@ describe('the publication of a log', () => {
     expect(await publishedUpTo(database, type)).to.equal(2);
   });
 
+  it('repeats nothing that was confirmed before its connection broke', async () => {
+    const publish = rabbit.publish.bind(rabbit);
+    const confirmed: Promise<void>[] = [];
+    rabbit.publish = (...sent) => {
+      const published = publish(...sent);
+      confirmed.push(published);
+      return published;
+    };
+    await write(1, 1);
+    publication.start();
+    await until(async () => (await publishedUpTo(database, type)) === 1, { what: 'the first event' });
+    await write(2, 2);
+    publication.wake();
+    await until(() => confirmed.length === 2, { what: 'the second one' });
+    await confirmed[1];
+    // The cursor has not been moved over it, or just now.
+    way.hold();
+    await write(3, 3);
+    publication.wake();
+    await until(() => confirmed.length === 3, { what: 'the third one' });
+    way.cut();
+    await until(() => versions.at(-1) === 3, { what: 'the last event', deadline: 20_000 });
+    expect(versions).to.deep.equal([1, 2, 3]);
+  });
+
   it('lets no events overtake those whose connection broke', async () => {
     await write(1, 1);
     publication.start();

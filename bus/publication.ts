@@ -121,7 +121,8 @@ export class Publication {
         if (oldest && !(await this.#settle(oldest))) return true;
       }
     } catch (error) {
-      this.#cursor = undefined;
+      // What the broker confirmed before it failed is not repeated.
+      await this.#save().catch(() => (this.#cursor = undefined));
       throw error;
     } finally {
       await Promise.allSettled(inFlight.map(({ confirmed }) => confirmed));
