@@ -25,6 +25,8 @@ describe('the publication of a log', () => {
   /** Versions of the events that were heard, in order. */
   let versions: number[];
   let close: () => Promise<void>;
+  /** Says that the database went back to an older state. */
+  let lost = (): void => undefined;
 
   beforeEach(async () => {
     const broker = new URL((await sharedRabbit()).url);
@@ -37,6 +39,10 @@ describe('the publication of a log', () => {
     rabbit = new RabbitTransport({ url: broker.href, types: [type], instance: 'test', log });
     // Not started: all that is published is read from the log.
     const tail = new Tail({ database, type, wakeups: new Wakeups(database, log), log });
+    tail.subscribe = listener => {
+      lost = listener.lost ?? lost;
+      return () => undefined;
+    };
     publication = new Publication({ database, type, tail, rabbit, leads: () => true, log });
     ({ versions, close } = await listen((await sharedRabbit()).url, eventExchange(type)));
   });
@@ -114,6 +120,27 @@ describe('the publication of a log', () => {
     way.cut();
     await until(() => versions.at(-1) === 3, { what: 'the last event', deadline: 20_000 });
     expect(versions).to.deep.equal([1, 2, 3]);
+  });
+
+  it('publishes again what a database writes that went back to an older state while a batch was on its way', async () => {
+    await write(1, 1);
+    publication.start();
+    await until(async () => (await publishedUpTo(database, type)) === 1, { what: 'the first event' });
+    const publish = rabbit.publish.bind(rabbit);
+    let confirm: (() => void) | undefined;
+    rabbit.publish = async (...sent) => {
+      await publish(...sent);
+      if (!confirm) await new Promise<void>(resolve => (confirm = resolve));
+    };
+    await write(2, 2);
+    publication.wake();
+    await until(() => confirm !== undefined, { what: 'the batch to be on its way' });
+    await database.query({ text: 'delete from syncsets.events where version = 2' });
+    lost();
+    await write(2, 3);
+    confirm?.();
+    await until(() => versions.at(-1) === 3, { what: 'the last event' });
+    expect(versions).to.deep.equal([1, 2, 2, 3]);
   });
 
   it('lets no events overtake those whose connection broke', async () => {

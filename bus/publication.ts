@@ -88,7 +88,8 @@ export class Publication {
   async #publish(): Promise<boolean> {
     const { database, type, rabbit } = this.#options;
     if (!this.#leads()) {
-      // At a stop it is saved first.
+      // At a stop it is saved after the last step.
+      if (!this.#stopped) await this.#save().catch(() => undefined);
       if (!this.#stopped) this.#cursor = undefined;
       return false;
     }
@@ -132,6 +133,8 @@ export class Publication {
   /** Waits for the broker, and moves the cursor when it is time; false when it is not where this process left it. */
   async #settle({ to, confirmed }: Sent): Promise<boolean> {
     await confirmed;
+    // The database went back to an older state meanwhile.
+    if (this.#cursor === undefined) return false;
     this.#cursor = to;
     return this.#saveInTime();
   }
