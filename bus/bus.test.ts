@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
+import pg from 'pg';
 import { Connection } from 'rabbitmq-client';
 import { eventExchange, parkingQueue } from '../amqp.js';
-import { Database, ensureTypes, ObjectStore } from '../db/index.js';
+import { Database, ensureTypes, ObjectStore, registerController } from '../db/index.js';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
 import { sharedRabbit, startRabbit, type Rabbit } from '../test/rabbitmq.js';
 import { until } from '../test/until.js';
@@ -102,5 +103,65 @@ describe('what a replica tells of a broker that dies', function () {
     await until(() => bus.broker?.state === 'blocked', { what: 'the broker to block', deadline: 30_000 });
     await rabbit.kill();
     await until(() => bus.broker?.state === 'away', { what: 'the broker to be away' });
+  });
+});
+
+describe('a replica that stops', () => {
+  it('leaves the lead to others although one of its statements waits for a lock', async () => {
+    const own = await createDatabase();
+    const database = new Database({ connection: { connectionString: own.url }, log: () => undefined });
+    const other = new pg.Client({ connectionString: own.url });
+    try {
+      await ensureTypes(
+        database,
+        types.map(type => ({ type, namespaced: true })),
+      );
+      await registerController(database, {
+        name: 'waiting',
+        type: 'curious',
+        interests: ['spec'],
+        watches: [],
+        claimSeconds: 15,
+        revision: 0,
+        reveal: [],
+        longRunning: false,
+      });
+      const { url } = await sharedRabbit();
+      const options = { database, types, amqpUrl: url, eventLogMax: 2 ** 32, log: () => undefined };
+      const bus = new Bus({ ...options, instance: 'stopping' });
+      await bus.start();
+      await until(() => bus.relays('curious'), { what: 'the lead' });
+      const store = new ObjectStore(database);
+      const write = async (name: string) => {
+        const key = { namespace: 'default', name };
+        const uid = randomUUID();
+        const object = JSON.stringify({ type: 'curious', ...key, uid, generation: 1 });
+        const written = { op: 'create', uid, object, labels: {}, actor: 'client', own: false } as const;
+        await store.write('curious', { ...key, ...written, changed: ['spec'] });
+        bus.wrote('curious');
+      };
+      const states = async () =>
+        database.query<{ sent: boolean }>({
+          text: `select sent_at is not null as sent from syncsets.work where controller = 'waiting'`,
+        });
+      await write('first');
+      await until(async () => (await states())[0]?.sent === true, { what: 'the first message' });
+      await other.connect();
+      await other.query('begin');
+      await other.query(`select from syncsets.cursors where type = 'curious' for update`);
+      await write('second');
+      const waiting = 'select from pg_locks where not granted and transactionid is not null';
+      await until(async () => (await other.query(waiting)).rows.length > 0, { what: 'the relay to wait' });
+      const stopped = bus.stop();
+      const leads = `select from syncsets.leases where not name like 'replica:%' and expires_at > clock_timestamp()`;
+      await until(async () => (await other.query(leads)).rows.length === 0, { what: 'the lead to be free' });
+      await other.query('rollback');
+      await stopped;
+      expect(await states()).to.have.length(2);
+    } finally {
+      await other.end();
+      await database.stop();
+      await own.drop();
+    }
   });
 });

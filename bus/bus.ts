@@ -129,12 +129,12 @@ export class Bus {
     // What waits for a broker that blocks or hangs would wait for ever: given up, and published by the next leader.
     const impatience = setTimeout(() => void this.#rabbit?.stop(), 1_000);
     await this.#housekeeping.stop();
-    await this.#feeder?.stop();
-    const relayed = Promise.all(this.#relays.map(relay => relay.stop()));
-    // What is in hand is finished first, so that the next leader does not begin with it again; a broker that hangs is not waited for.
-    await Promise.race([relayed, new Promise(resolve => setTimeout(resolve, handOver).unref())]);
+    const stopped = Promise.all([this.#feeder?.stop(), ...this.#relays.map(relay => relay.stop())]);
+    // What is in hand is finished first, so that the next leader does not begin with it again; a broker that hangs, or a statement
+    // that waits for a lock, is not waited for.
+    await Promise.race([stopped, new Promise(resolve => setTimeout(resolve, handOver).unref())]);
     await this.#leadership.stop();
-    await relayed;
+    await stopped;
     for (const traces of this.#traces.values()) traces.stop();
     await Promise.all([...this.#tails.values()].map(tail => tail.stop()));
     await this.#wakeups.stop();

@@ -17,6 +17,8 @@ export class Feed {
   limited = false;
   /** Messages out: what was counted and what was sent since. Never too few, for only the feeder sends. */
   #out = 0;
+  /** What was sent since the last count began, which may not have seen it. */
+  #uncounted = 0;
   #unconfirmed = 0;
   /** Room that is promised to statements under way. */
   #reserved = 0;
@@ -30,9 +32,15 @@ export class Feed {
   /** An announcement is on its way. */
   #announcing = false;
 
+  /** The table is about to be asked. */
+  counting(): void {
+    this.#uncounted = 0;
+  }
+
   /** The table says that so many messages are out: the others were taken, and the window follows how fast. */
-  counted(out: number): void {
+  counted(seen: number): void {
     const now = performance.now();
+    const out = seen + this.#uncounted;
     if (this.#out > out) this.#taken.push({ at: now, keys: this.#out - out });
     this.#taken = this.#taken.filter(one => one.at > now - 1_000);
     this.#out = out;
@@ -41,8 +49,8 @@ export class Feed {
 
   /** How many keys may be sent now; 0 when the window is full as far as known. */
   room(urgent: boolean): number {
-    const room = this.#window + (urgent ? urgentRoom : 0) - this.#out - this.#reserved;
-    return Math.max(0, Math.min(room, largestBatch, mostUnconfirmed - this.#unconfirmed));
+    const room = Math.min(this.#window + (urgent ? urgentRoom : 0) - this.#out, mostUnconfirmed - this.#unconfirmed);
+    return Math.max(0, Math.min(room - this.#reserved, largestBatch));
   }
 
   /** Keeps room for a statement that may send so many keys; negative: it is done. */
@@ -58,6 +66,7 @@ export class Feed {
 
   sent(keys: number): void {
     this.#out += keys;
+    this.#uncounted += keys;
     this.#unconfirmed += keys;
   }
 
@@ -70,6 +79,7 @@ export class Feed {
   refused(keys: number): void {
     this.#unconfirmed -= keys;
     this.#out = Math.max(0, this.#out - keys);
+    this.#uncounted = Math.max(0, this.#uncounted - keys);
   }
 
   /**

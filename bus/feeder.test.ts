@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import { randomUUID } from 'node:crypto';
+import type { QueryResultRow } from 'pg';
 import { Connection } from 'rabbitmq-client';
 import { parkingQueue, workQueue } from '../amqp.js';
 import {
@@ -206,7 +207,7 @@ describe('the feeder of work queues', function () {
     }));
     const { registrations } = await relayPosition(database, type);
     const names: string[][] = [];
-    const { made: advanced, fed } = await feeder.feedWith([controller], async rooms => {
+    const { made: advanced, fed } = await feeder.feedWith(new Map([[controller, made]]), async rooms => {
       const step = { from: 0, to: made, registrations, keys, rooms };
       const one = await advanceWork(database, type, step);
       names.push(one?.sent.map(({ name }) => name) ?? []);
@@ -230,19 +231,49 @@ describe('the feeder of work queues', function () {
   });
 
   it('gives room back when the statement fails, and sends nothing of statements that begin after its stop', async () => {
+    const one = new Map([[controller, 9]]);
     const rooms: number[] = [];
     const look = (offered: QueueRoom[]) => {
       rooms.push(offered[0]?.keys ?? 0);
       return Promise.resolve({ woken: [], sent: [] });
     };
     const failure: unknown = await feeder
-      .feedWith([controller], () => Promise.reject(new Error('the database is away')))
+      .feedWith(one, () => Promise.reject(new Error('the database is away')))
       .catch((error: unknown) => error);
     expect(failure).to.have.property('message', 'the database is away');
-    expect((await feeder.feedWith([controller], look)).fed).to.deep.equal([controller]);
+    expect((await feeder.feedWith(one, look)).fed).to.deep.equal([controller]);
     await feeder.stop();
-    expect((await feeder.feedWith([controller], look)).fed).to.deep.equal([]);
-    expect(rooms).to.deep.equal([63, 0]);
+    expect((await feeder.feedWith(one, look)).fed).to.deep.equal([]);
+    expect(rooms).to.deep.equal([10, 0]);
+  });
+
+  it('sends other keys while a statement that makes some waits', async () => {
+    const sent = await feeder.feedWith(new Map([[controller, 1]]), async () => {
+      await enqueue(1, 10);
+      await until(async () => (await depth()) === 10, { what: 'the messages of others' });
+      return { woken: [controller], sent: [] };
+    });
+    expect(sent.fed).to.deep.equal([controller]);
+  });
+
+  it('says that keys wait which found no room while a statement had it', async () => {
+    let looks = 0;
+    const query = database.query.bind(database);
+    database.query = async <Row extends QueryResultRow>(statement: Parameters<typeof query>[0]) => {
+      if (statement.name === 'sent-keys') looks++;
+      return query<Row>(statement);
+    };
+    try {
+      const { fed } = await feeder.feedWith(new Map([[controller, 63]]), async () => {
+        await enqueue(1, 2);
+        const before = looks;
+        await until(() => looks > before + 1, { what: 'a look at the queues' });
+        return { woken: [controller], sent: [] };
+      });
+      expect(fed).to.deep.equal([]);
+    } finally {
+      database.query = query;
+    }
   });
 
   it('throws away what lies on a queue because its keys were claimed over HTTP, and sends what is queued again', async () => {

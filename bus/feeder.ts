@@ -120,15 +120,15 @@ export class Feeder {
    * Lets a statement that makes keys mark as sent what there is room for, and sends that: one statement less for each handful of
    * keys.
    *
-   * @param controllers for which it makes keys
+   * @param keys how many it makes for each controller
    * @param make carries it out
    * @returns what it gave, and the controllers that had no more to send then
    */
   async feedWith(
-    controllers: Iterable<string>,
+    keys: ReadonlyMap<string, number>,
     make: (rooms: QueueRoom[]) => Promise<AdvancedWork | undefined>,
   ): Promise<{ made: AdvancedWork | undefined; fed: string[] }> {
-    const reserved = this.#reserve(controllers);
+    const reserved = this.#reserve(keys);
     const making = make(reserved).finally(() => {
       for (const { feed, keys } of reserved) feed.reserve(-keys);
     });
@@ -138,7 +138,9 @@ export class Feeder {
       if (!made) return { made, fed: [] };
       for (const { controller, feed, keys: room } of reserved) {
         const sent = made.sent.filter(key => key.controller === controller);
-        this.#sendKeys(controller, feed, sent, room);
+        // Or others found no room while this was under way.
+        feed.limited ||= sent.length === room;
+        this.#sendKeys(controller, feed, sent);
       }
       return { made, fed: reserved.filter(({ feed }) => !feed.limited).map(({ controller }) => controller) };
     } finally {
@@ -146,13 +148,16 @@ export class Feeder {
     }
   }
 
-  /** The room of those of these controllers whose queues are fed here and well. */
-  #reserve(controllers: Iterable<string>): (QueueRoom & { feed: Feed })[] {
+  /**
+   * The room of those of these controllers whose queues are fed here and well. No more than a statement can fill, which may wait for
+   * a lock for long; one more than it makes, to learn whether other keys wait.
+   */
+  #reserve(made: ReadonlyMap<string, number>): (QueueRoom & { feed: Feed })[] {
     if (this.#stopped || !this.#leads() || !this.#rabbit.connected) return [];
-    return [...controllers].flatMap(controller => {
+    return [...made].flatMap(([controller, count]) => {
       const feed = this.#feeds.get(controller);
       if (!feed || feed.waits() || !this.#rabbit.isPrepared(controller)) return [];
-      const keys = feed.room(false);
+      const keys = Math.min(feed.room(false), count + 1);
       if (keys === 0) return [];
       feed.reserve(keys);
       return [{ controller, keys, feed }];
@@ -179,6 +184,7 @@ export class Feeder {
   /** Counts what is out and sends what there is room for. */
   async #look(only?: string[]): Promise<void> {
     if (!only) this.#lookedAt = performance.now();
+    for (const feed of this.#feeds.values()) feed.counting();
     const all = await sentKeys(this.#database, only);
     for (const { controller, out, waiting, watches, maps } of all) {
       const feed = this.#feeds.get(controller) ?? new Feed();
@@ -206,7 +212,9 @@ export class Feeder {
       // Before keys are marked as sent: a queue that cannot be had costs no writes.
       await this.#rabbit.prepare(controller);
       const keys = await takeUnsent(this.#database, [{ controller, keys: room }]);
-      this.#sendKeys(controller, feed, keys, room);
+      // Where they fill it, more may wait.
+      feed.limited = keys.length === room;
+      this.#sendKeys(controller, feed, keys);
       // There may be more than one batch holds.
       if (feed.limited && feed.room(urgent) > 0) this.#woken.add(controller);
     } catch (error) {
@@ -216,9 +224,7 @@ export class Feeder {
     return true;
   }
 
-  /** @param room that there was for them: where they fill it, more may wait */
-  #sendKeys(controller: string, feed: Feed, keys: SentKey[], room: number): void {
-    feed.limited = keys.length === room;
+  #sendKeys(controller: string, feed: Feed, keys: SentKey[]): void {
     if (keys.length === 0) return;
     feed.sent(keys.length);
     const messages = keys.map(key => ({ ...key, traceparent: this.#traceOf(key, controller) }));

@@ -96,9 +96,10 @@ export class WorkRelay {
     const { work: from, registrations } = position;
     const advance = (rooms: QueueRoom[]) =>
       advanceWork(database, type, { from, to: last.version, registrations, keys, rooms });
-    const controllers = new Set(keys.map(({ controller }) => controller));
+    const counts = new Map<string, number>();
+    for (const { controller } of keys) counts.set(controller, (counts.get(controller) ?? 0) + 1);
     const { made, fed } = this.#options.feeder
-      ? await this.#options.feeder.feedWith(controllers, advance)
+      ? await this.#options.feeder.feedWith(counts, advance)
       : { made: await advance([]), fed: [] };
     // Another leader or a registration was faster: look again at what holds now.
     this.#position = made && { ...position, work: last.version };
