@@ -40,9 +40,8 @@ export async function enqueueAll(
             select o.type, o.namespace, o.name, o.uid, o.version from syncsets.objects o
             where o.type = $3 and (o.namespace, o.name) > ($4, $5) order by o.namespace, o.name limit $6
           )
-          select syncsets.enqueue(coalesce(array_agg(
-              row($1, p.type, p.namespace, p.name, p.uid, p.version, -10, $2)::syncsets.key order by p.namespace, p.name), '{}'),
-            p_in_order => true) as woken,
+          select syncsets.enqueue_in_order(coalesce(array_agg(
+              row($1, p.type, p.namespace, p.name, p.uid, p.version, -10, $2)::syncsets.key order by p.namespace, p.name), '{}')) as woken,
             (select jsonb_build_object('namespace', l.namespace, 'name', l.name) from page l
               order by l.namespace desc, l.name desc limit 1) as last
           from page p`,

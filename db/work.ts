@@ -231,9 +231,9 @@ export async function enqueueKeys(
     enqueued(
       await queries.query<{ count: number; woken: string[] }>({
         text: `with registered as materialized (select from syncsets.controllers c where c.name = $1 for key share)
-          select count(*), syncsets.enqueue(coalesce(array_agg(
+          select count(*), syncsets.enqueue_in_order(coalesce(array_agg(
               row($1, o.type, o.namespace, o.name, o.uid, o.version, $3::integer, $4)::syncsets.key order by o.namespace, o.name), '{}'),
-            clock_timestamp() + make_interval(secs => $5), p_in_order => true) as woken
+            clock_timestamp() + make_interval(secs => $5)) as woken
           from syncsets.objects o where o.type = $2 and exists (select from registered) ${conditions.map(condition => `and ${condition}`).join(' ')}`,
         values,
       }),
