@@ -40,15 +40,18 @@ export async function churn(
       violations,
     });
     const writing = writers.run();
+    let before = 0;
+    let writes = 0;
     while (looks.length < minutes && writers.answered < scale.writes) {
       await sleep(60_000);
       const sizes = await measure(database);
       looks.push(sizes);
+      writes = Math.max(writes, writers.answered - before);
+      before = writers.answered;
       say(`${violations.time()} ${writers.answered} writes; ${show(sizes)}`);
     }
     writers.stop();
     await writing;
-    const writes = writers.answered / looks.length;
     judge(looks, { logMax: bytesOf(eventLogMax) * types.length, slack: 8 * 2 ** 20, writes }, violations);
     return { violations, answered: writers.answered, looks };
   } finally {

@@ -18,19 +18,20 @@ export type Look = Map<string, Size>;
 
 /** How much bigger than in the middle third of a run a table may end. What grows evenly from nothing ends 1.5 times as big. */
 const growth = 1.25;
-/** The log is cut once a minute, so it goes up and down: so many times its size are what is written between two cuts. */
+/** The log is cut by whole partitions: so many times its size are left. */
 const uncut = 1.5;
 /** Answers to requests with an Idempotency-Key are kept for a day: they grow all the while. */
 const growing = new Set(['answers']);
 
 /**
  * Compares the most that a table took in the last third of the looks with the most in the third before. The log fills up to its
- * size first, so it is held to that, and to half as much again for what is written between two cuts. Dead rows are held to
- * twice what vacuum comes for and what is written between two of its visits.
+ * size first, so it is held to that, to half as much again, and to what is written between three looks: it is cut as often as there
+ * is one, by whole partitions, and not the one that is being written.
+ * Dead rows are held to twice what vacuum comes for and what is written between two of its visits.
  *
  * @param bounds.logMax bytes of all logs together
  * @param bounds.slack bytes that any table may grow by
- * @param bounds.writes between two looks
+ * @param bounds.writes the most between two looks
  */
 export function judge(
   looks: Look[],
@@ -45,7 +46,8 @@ export function judge(
       Math.max(...looks.slice(from, until).map(look => look.get(table)?.[part] ?? 0));
     for (const part of ['heap', 'indexes'] as const) {
       const [before, after] = [most(third, 2 * third, part), most(looks.length - third, looks.length, part)];
-      const bound = table === 'events' ? logMax * uncut + slack : before * growth + slack;
+      const bound =
+        slack + (table === 'events' ? logMax * uncut + 2 * writes * rowSize(looks, table, part) : before * growth);
       if (after > bound)
         violations.report('grows', `${part} of ${table} grew from ${megabytes(before)} to ${megabytes(after)} MB`);
     }
@@ -53,6 +55,12 @@ export function judge(
     if (dead > 2 * due + writes)
       violations.report('vacuum is behind', `${table} has ${dead} dead rows, and vacuum is due at ${Math.round(due)}`);
   }
+}
+
+/** Bytes of a row of a table, by the last look. */
+function rowSize(looks: Look[], table: string, part: 'heap' | 'indexes'): number {
+  const size = looks.at(-1)?.get(table);
+  return size === undefined ? 0 : size[part] / Math.max(1, size.live);
 }
 
 /** The sizes of all tables of more than 100 KB, and of the catalogues, which tables that come and go leave their rows in. */
