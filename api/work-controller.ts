@@ -246,7 +246,7 @@ export class WorkController extends Controller {
       throw new ApiError('Invalid', 'Send either keys, or type with labelSelector or all: true.');
     }
     const targets: EnqueueTarget[] = keys?.map((key, i) => keyOf(this.#platform, registration, key, `keys[${i}]`)) ?? [
-      targetOf(this.#platform, registration, selection, 'labelSelector'),
+      targetOf(this.#platform, registration, selection, ''),
     ];
     const { count, woken } = await enqueueKeys(database, name, targets, {
       priority,

@@ -94,6 +94,7 @@ export function keyOf(
 /**
  * The keys of a controller that are named or selected; errors as those of `keyOf`.
  *
+ * @param path where the target stands in the body; empty: it is the body
  * @throws ApiError Invalid also unless they are said in exactly one way, InvalidQuery for a selector that is none
  */
 export function targetOf(
@@ -104,8 +105,11 @@ export function targetOf(
 ): EnqueueTarget {
   const { name, namespace, labelSelector, all } = target;
   if ([name, labelSelector, all === true ? true : undefined].filter(one => one !== undefined).length !== 1) {
-    throw new ApiError('Invalid', `${path}: name keys by exactly one of name, labelSelector, all: true.`, {
-      details: [{ path, message: 'exactly one of name, labelSelector, all: true' }],
+    const start = path === '' ? 'Name' : `${path}: name`;
+    throw new ApiError('Invalid', `${start} keys by exactly one of name, labelSelector, all: true.`, {
+      details: [
+        { path: path === '' ? 'labelSelector' : path, message: 'exactly one of name, labelSelector, all: true' },
+      ],
     });
   }
   if (name !== undefined) return keyOf(platform, registration, { ...target, name }, path);
@@ -125,10 +129,11 @@ function typeFor(
 ): Pick<TypeDefinition, 'type' | 'namespaced'> {
   const name = type ?? registration.type;
   if (name === '*' || (registration.type !== '*' && registration.type !== name)) {
+    const place = path === '' ? 'type' : `${path}.type`;
     throw new ApiError(
       'Invalid',
-      `${path}: type must be ${registration.type === '*' ? 'named' : `"${registration.type}", which the controller reconciles`}.`,
-      { details: [{ path: `${path}.type`, message: 'is not a type of this controller' }] },
+      `${place} must be ${registration.type === '*' ? 'named' : `"${registration.type}", which the controller reconciles`}.`,
+      { details: [{ path: place, message: 'is not a type of this controller' }] },
     );
   }
   return name === '-' && registration.type === '-' ? { type: name, namespaced: false } : typeOf(platform, name);

@@ -210,6 +210,17 @@ describe('what workers ask for', () => {
     });
   }
 
+  it('says where a type stands that the controller does not reconcile', async () => {
+    const message = (place: string) => `${place} must be "clusters", which the controller reconciles.`;
+    for (const [body, path] of [
+      [{ type: 'secrets', all: true }, 'type'],
+      [{ keys: [{ name: 'a' }, { type: 'secrets', name: 'a' }] }, 'keys[1].type'],
+    ] as const) {
+      const { error } = (await api.call('POST', `${controller.path}/enqueue`, body)).body;
+      expect([error.message, error.details[0].path]).to.deep.equal([message(path), path]);
+    }
+  });
+
   it('may be a selector that matches nothing: nothing is queued', async () => {
     expect(await controller.enqueue({ type: 'clusters', labelSelector: 'no=where' })).to.equal(0);
     expect(await controller.enqueue({ type: 'clusters', namespace: 'nowhere', all: true })).to.equal(0);
