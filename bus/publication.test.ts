@@ -27,6 +27,7 @@ describe('the publication of a log', () => {
   let close: () => Promise<void>;
   /** Says that the database went back to an older state. */
   let lost = (): void => undefined;
+  let leads: boolean;
 
   beforeEach(async () => {
     const broker = new URL((await sharedRabbit()).url);
@@ -43,7 +44,8 @@ describe('the publication of a log', () => {
       lost = listener.lost ?? lost;
       return () => undefined;
     };
-    publication = new Publication({ database, type, tail, rabbit, leads: () => true, log });
+    publication = new Publication({ database, type, tail, rabbit, leads: () => leads, log });
+    leads = true;
     ({ versions, close } = await listen((await sharedRabbit()).url, eventExchange(type)));
   });
   afterEach(async () => {
@@ -95,6 +97,20 @@ describe('the publication of a log', () => {
     await until(() => versions.length === 2, { what: 'the second one' });
     await publication.stop();
     expect(await publishedUpTo(database, type)).to.equal(2);
+  });
+
+  it('moves the cursor over all that is published when another one takes the lead', async () => {
+    await write(1, 1);
+    publication.start();
+    await until(async () => (await publishedUpTo(database, type)) === 1, { what: 'the first event' });
+    const publish = rabbit.publish.bind(rabbit);
+    rabbit.publish = async (...sent) => {
+      await publish(...sent);
+      leads = false;
+    };
+    await write(2, 2);
+    publication.wake();
+    await until(async () => (await publishedUpTo(database, type)) === 2, { what: 'the second one' });
   });
 
   it('repeats nothing that was confirmed before its connection broke', async () => {
