@@ -137,13 +137,18 @@ function unstorable(value: unknown, text: string, hasLong: boolean): ErrorDetail
     } else if (Array.isArray(node)) node.forEach((one, i) => walk(one, `${path}[${i}]`, depth + 1));
     else if (isObject(node)) {
       for (const [key, one] of Object.entries(node)) {
-        string(key, path === '' ? key : `${path}.${key}`);
-        walk(one, path === '' ? key : `${path}.${key}`, depth + 1);
+        string(key, below(path, key));
+        walk(one, below(path, key), depth + 1);
       }
     }
   };
   walk(value, '', 0);
   return found;
+}
+
+/** Where a field stands in a body; an empty path is the body itself. */
+export function below(path: string, name: string): string {
+  return path === '' ? name : `${path}.${name}`;
 }
 
 /** Whether a value has more levels than these. Its lists and objects are far fewer than the characters of its text. */

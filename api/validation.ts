@@ -1,7 +1,7 @@
 import { ValidateError, type FieldErrors, type TsoaRoute } from '@tsoa/runtime';
 import { models } from '../build/models.js';
 import type { ErrorDetail } from './errors.js';
-import { isObject, type JsonObject } from './json.js';
+import { below, isObject, type JsonObject } from './json.js';
 import type { TypeDefinition } from './type-definition.js';
 
 // The models are tsoa's, the checks are ours. tsoa 6.6's own ones lose the way to elements of lists (two elements' errors then
@@ -125,22 +125,21 @@ function checkFields(
   errors: FieldError[],
   only?: Set<string>,
 ): void {
-  const below = (name: string) => (path === '' ? name : `${path}.${name}`);
   for (const name of namesOf(fields)) {
     const schema = fields[name];
     if (!schema || (only && !only.has(name))) continue;
     const value = Object.hasOwn(object, name) ? object[name] : undefined;
-    if (value !== undefined || schema.required) check(schema, value, below(name), errors);
+    if (value !== undefined || schema.required) check(schema, value, below(path, name), errors);
   }
   if (others === true || (typeof others === 'object' && others.dataType === 'any')) return;
   for (const name of Object.keys(object)) {
     if (Object.hasOwn(fields, name) || (only && !only.has(name))) continue;
     if (errors.length >= mostErrors) return;
     if (typeof others === 'object') {
-      check(others, object[name], below(name), errors);
+      check(others, object[name], below(path, name), errors);
     } else {
       const known = Object.keys(fields).sort().join(', ') || 'none';
-      errors.push({ path: below(name), message: `is unknown; there are ${known}`, unknown: true });
+      errors.push({ path: below(path, name), message: `is unknown; there are ${known}`, unknown: true });
     }
   }
 }

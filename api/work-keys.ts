@@ -1,5 +1,6 @@
 import type { EnqueueTarget, Key, Registration } from '../db/index.js';
 import { ApiError } from './errors.js';
+import { below } from './json.js';
 import { typeOf, type Platform } from './platform.js';
 import { parseLabelSelector } from './selectors.js';
 import type { TypeDefinition } from './type-definition.js';
@@ -129,7 +130,7 @@ function typeFor(
 ): Pick<TypeDefinition, 'type' | 'namespaced'> {
   const name = type ?? registration.type;
   if (name === '*' || (registration.type !== '*' && registration.type !== name)) {
-    const place = path === '' ? 'type' : `${path}.type`;
+    const place = below(path, 'type');
     throw new ApiError(
       'Invalid',
       `${place} must be ${registration.type === '*' ? 'named' : `"${registration.type}", which the controller reconciles`}.`,

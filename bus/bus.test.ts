@@ -5,6 +5,7 @@ import { Connection } from 'rabbitmq-client';
 import { eventExchange, parkingQueue } from '../amqp.js';
 import { Database, ensureTypes, ObjectStore, registerController } from '../db/index.js';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
+import { registrationOf } from '../test/registration.js';
 import { sharedRabbit, startRabbit, type Rabbit } from '../test/rabbitmq.js';
 import { until } from '../test/until.js';
 import { Bus } from './bus.js';
@@ -111,24 +112,15 @@ describe('a replica that stops', () => {
     const own = await createDatabase();
     const database = new Database({ connection: { connectionString: own.url }, log: () => undefined });
     const other = new pg.Client({ connectionString: own.url });
+    const { url } = await sharedRabbit();
+    const options = { database, types, amqpUrl: url, eventLogMax: 2 ** 32, log: () => undefined };
+    const bus = new Bus({ ...options, instance: 'stopping' });
     try {
       await ensureTypes(
         database,
         types.map(type => ({ type, namespaced: true })),
       );
-      await registerController(database, {
-        name: 'waiting',
-        type: 'curious',
-        interests: ['spec'],
-        watches: [],
-        claimSeconds: 15,
-        revision: 0,
-        reveal: [],
-        longRunning: false,
-      });
-      const { url } = await sharedRabbit();
-      const options = { database, types, amqpUrl: url, eventLogMax: 2 ** 32, log: () => undefined };
-      const bus = new Bus({ ...options, instance: 'stopping' });
+      await registerController(database, registrationOf('waiting', 'curious', 15));
       await bus.start();
       await until(() => bus.relays('curious'), { what: 'the lead' });
       const store = new ObjectStore(database);
@@ -160,6 +152,7 @@ describe('a replica that stops', () => {
       expect(await states()).to.have.length(2);
     } finally {
       await other.end();
+      await bus.stop();
       await database.stop();
       await own.drop();
     }

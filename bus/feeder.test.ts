@@ -14,6 +14,7 @@ import {
   type QueueRoom,
 } from '../db/index.js';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
+import { registrationOf } from '../test/registration.js';
 import { startRabbit, type Rabbit } from '../test/rabbitmq.js';
 import { until } from '../test/until.js';
 import { Way } from '../test/way.js';
@@ -59,16 +60,7 @@ describe('the feeder of work queues', function () {
   });
   beforeEach(async () => {
     controller = `feeder${++serial}`;
-    await registerController(database, {
-      name: controller,
-      type,
-      interests: ['spec'],
-      watches: [],
-      claimSeconds: 15,
-      revision: 0,
-      reveal: [],
-      longRunning: false,
-    });
+    await registerController(database, registrationOf(controller, type, 15));
     const url = new URL(broker.url);
     way = new Way(new URL(url));
     url.port = String(await way.open());

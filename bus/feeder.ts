@@ -120,15 +120,15 @@ export class Feeder {
    * Lets a statement that makes keys mark as sent what there is room for, and sends that: one statement less for each handful of
    * keys.
    *
-   * @param keys how many it makes for each controller
+   * @param counts how many it makes for each controller
    * @param make carries it out
    * @returns what it gave, and the controllers that had no more to send then
    */
   async feedWith(
-    keys: ReadonlyMap<string, number>,
+    counts: ReadonlyMap<string, number>,
     make: (rooms: QueueRoom[]) => Promise<AdvancedWork | undefined>,
   ): Promise<{ made: AdvancedWork | undefined; fed: string[] }> {
-    const reserved = this.#reserve(keys);
+    const reserved = this.#reserve(counts);
     const making = make(reserved).finally(() => {
       for (const { feed, keys } of reserved) feed.reserve(-keys);
     });
@@ -152,9 +152,9 @@ export class Feeder {
    * The room of those of these controllers whose queues are fed here and well. No more than a statement can fill, which may wait for
    * a lock for long; one more than it makes, to learn whether other keys wait.
    */
-  #reserve(made: ReadonlyMap<string, number>): (QueueRoom & { feed: Feed })[] {
+  #reserve(counts: ReadonlyMap<string, number>): (QueueRoom & { feed: Feed })[] {
     if (this.#stopped || !this.#leads() || !this.#rabbit.connected) return [];
-    return [...made].flatMap(([controller, count]) => {
+    return [...counts].flatMap(([controller, count]) => {
       const feed = this.#feeds.get(controller);
       if (!feed || feed.waits() || !this.#rabbit.isPrepared(controller)) return [];
       const keys = Math.min(feed.room(false), count + 1);

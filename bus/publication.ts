@@ -88,8 +88,8 @@ export class Publication {
   async #publish(): Promise<boolean> {
     const { database, type, rabbit } = this.#options;
     if (!this.#leads()) {
-      // At a stop it is saved after the last step.
-      if (!this.#stopped) await this.#save().catch(() => undefined);
+      await this.#save().catch(() => undefined);
+      // A stop tries again.
       if (!this.#stopped) this.#cursor = undefined;
       return false;
     }

@@ -1,8 +1,8 @@
 import { expect } from 'chai';
-import { createDatabase, type TestDatabase } from '../test/postgres.js';
+import { createDatabase, createDatabaseSorting, type TestDatabase } from '../test/postgres.js';
+import { registrationOf } from '../test/registration.js';
 import { registerController } from './controllers.js';
 import { Database } from './database.js';
-import { migrate } from './migrate.js';
 import { ensureTypes } from './types.js';
 import { claimKeys, enqueueKeys, finishKeys } from './work.js';
 
@@ -10,28 +10,18 @@ describe('keys that are enqueued together', () => {
   let own: TestDatabase;
   let database: Database;
 
-  beforeEach(async () => {
-    own = await createDatabase();
+  beforeEach(async () => open(await createDatabase()));
+  afterEach(close);
+
+  async function open(made: TestDatabase): Promise<void> {
+    own = made;
     database = new Database({ connection: { connectionString: own.url }, log: () => undefined });
-    await prepare();
-  });
-  afterEach(async () => {
+    await ensureTypes(database, [{ type: 'things', namespaced: true }]);
+    await registerController(database, registrationOf('ctl', 'things', 60));
+  }
+  async function close(): Promise<void> {
     await database.stop();
     await own.drop();
-  });
-
-  async function prepare(): Promise<void> {
-    await ensureTypes(database, [{ type: 'things', namespaced: true }]);
-    await registerController(database, {
-      name: 'ctl',
-      type: 'things',
-      interests: ['spec'],
-      watches: [],
-      claimSeconds: 60,
-      revision: 0,
-      reveal: [],
-      longRunning: false,
-    });
   }
 
   /** Objects of one label, stored in this order, each with the version after that of the one before. */
@@ -76,49 +66,28 @@ describe('keys that are enqueued together', () => {
     expect((await claim()).map(({ name }) => name)).to.deep.equal(['c', 'a', 'd', 'b']);
   });
 
-  describe('where the database sorts texts as people do', () => {
-    let sorting: Database;
-    let name: string;
-    let ends: Database | undefined;
-    beforeEach(async () => {
-      name = `${new URL(own.url).pathname.slice(1)}_people`;
-      await database.query({
-        text: `create database ${name} locale_provider icu icu_locale 'en-US-u-ka-shifted' template template0`,
-      });
-      const connectionString = own.url.replace(/[^/]+$/, name);
-      await migrate({ connectionString }, () => undefined);
-      ends = database;
-      sorting = database = new Database({ connection: { connectionString }, log: () => undefined });
-      await prepare();
+  it('are locked in one order by selectors, names and results, also where the database sorts texts as people do', async () => {
+    await close();
+    await open(await createDatabaseSorting('en-US-u-ka-shifted'));
+    // Hyphens count for nothing, as in most collations of libc.
+    const names = Array.from({ length: 500 }, (_, i) => (i % 2 === 0 ? `a-${i}` : `a${i}`));
+    await store('n', names.toReversed());
+    const named = names.map(name => ({ type: 'things', namespace: 'n', name }));
+    await enqueueKeys(database, 'ctl', named, now);
+    const rounds = async (targets: typeof named | [typeof all]) => {
+      for (let round = 0; round < 30; round++) await enqueueKeys(database, 'ctl', targets, now);
+    };
+    const work = async () => {
+      for (let round = 0; round < 30; round++) {
+        const results = (await claim()).map(key => ({ ...key, result: 'released' as const }));
+        await finishKeys(database, 'ctl', results);
+      }
+    };
+    await Promise.all([rounds([all]), rounds(named), rounds(named.toReversed()), work()]);
+    expect(await claim()).to.have.length(500);
+    const [row] = await database.query<{ deadlocks: number }>({
+      text: 'select deadlocks from pg_stat_database where datname = current_database()',
     });
-    afterEach(async () => {
-      if (!ends) return;
-      await sorting.stop();
-      database = ends;
-      await database.query({ text: `drop database ${name} with (force)` });
-    });
-
-    it('are locked in one order all the same, by selectors, by names and by results: none waits for another for ever', async () => {
-      // Hyphens count for nothing, as in most collations of libc.
-      const names = Array.from({ length: 500 }, (_, i) => (i % 2 === 0 ? `a-${i}` : `a${i}`));
-      await store('n', names.toReversed());
-      const named = names.map(name => ({ type: 'things', namespace: 'n', name }));
-      await enqueueKeys(database, 'ctl', named, now);
-      const rounds = async (targets: typeof named | [typeof all]) => {
-        for (let round = 0; round < 30; round++) await enqueueKeys(database, 'ctl', targets, now);
-      };
-      const work = async () => {
-        for (let round = 0; round < 30; round++) {
-          const results = (await claim()).map(key => ({ ...key, result: 'released' as const }));
-          await finishKeys(database, 'ctl', results);
-        }
-      };
-      await Promise.all([rounds([all]), rounds(named), rounds(named.toReversed()), work()]);
-      expect(await claim()).to.have.length(500);
-      const [row] = await database.query<{ deadlocks: number }>({
-        text: 'select deadlocks from pg_stat_database where datname = current_database()',
-      });
-      expect(row?.deadlocks).to.equal(0);
-    });
+    expect(row?.deadlocks).to.equal(0);
   });
 });

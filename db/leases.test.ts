@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
+import { registrationOf } from '../test/registration.js';
 import { until } from '../test/until.js';
 import { deleteController, registerController } from './controllers.js';
 import { Database } from './database.js';
@@ -16,16 +17,7 @@ describe('a lease', () => {
     own = await createDatabase();
     database = new Database({ connection: { connectionString: own.url }, log: () => undefined });
     await ensureTypes(database, [{ type: 'things', namespaced: true }], () => undefined);
-    await registerController(database, {
-      name: controller,
-      type: 'things',
-      interests: ['spec'],
-      watches: [],
-      claimSeconds: 600,
-      revision: 0,
-      reveal: [],
-      longRunning: false,
-    });
+    await registerController(database, registrationOf(controller, 'things', 600));
     await enqueueKeys(database, controller, [{ type: 'things', namespace: 'n', name: 'one' }], {
       priority: 0,
       reason: 'enqueued',

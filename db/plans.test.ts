@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import type { QueryResultRow } from 'pg';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
+import { registrationOf } from '../test/registration.js';
 import { registerController } from './controllers.js';
 import { Database, type Queries } from './database.js';
 import { maintainEventLog, measureEventLog } from './event-partitions.js';
@@ -40,16 +41,7 @@ describe('plans that were made on an empty database', function () {
         ],
       },
     ]);
-    await registerController(database, {
-      name: 'ctl',
-      type: 'hosts',
-      interests: ['spec'],
-      watches: [],
-      claimSeconds: 600,
-      revision: 0,
-      reveal: [],
-      longRunning: false,
-    });
+    await registerController(database, registrationOf('ctl', 'hosts', 600));
     // As often as a connection takes to settle on its plans.
     for (let round = 0; round < 6; round++) await settle(1_000_000 + round * 1_000);
     await load();

@@ -35,10 +35,23 @@ export async function createDatabase(): Promise<TestDatabase> {
   return clone(await server, (await server).template);
 }
 
-async function clone(from: TestServer, template: string): Promise<TestDatabase> {
+/** Makes one that sorts texts by a locale of ICU: migrated, not cloned, which takes ten times as long. */
+export async function createDatabaseSorting(locale: string): Promise<TestDatabase> {
+  server ??= startServer();
+  const own = await make(await server, `locale_provider icu icu_locale '${locale}' template template0`);
+  await migrate(parseConnection({ DATABASE_URL: own.url }) ?? {}, () => undefined);
+  return own;
+}
+
+function clone(from: TestServer, template: string): Promise<TestDatabase> {
+  return make(from, `template ${template}`);
+}
+
+/** @param how as `create database` has it */
+async function make(from: TestServer, how: string): Promise<TestDatabase> {
   const { admin, url } = from;
   const name = `${prefix}_${++made}`;
-  await admin.query(`create database ${name} template ${template}`);
+  await admin.query(`create database ${name} ${how}`);
   return {
     url: withDatabase(url, name),
     copy: async () => {

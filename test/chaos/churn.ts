@@ -40,19 +40,17 @@ export async function churn(
       violations,
     });
     const writing = writers.run();
-    let before = 0;
-    let writes = 0;
+    const written: number[] = [];
     while (looks.length < minutes && writers.answered < scale.writes) {
       await sleep(60_000);
       const sizes = await measure(database);
       looks.push(sizes);
-      writes = Math.max(writes, writers.answered - before);
-      before = writers.answered;
+      written.push(writers.answered);
       say(`${violations.time()} ${writers.answered} writes; ${show(sizes)}`);
     }
     writers.stop();
     await writing;
-    judge(looks, { logMax: bytesOf(eventLogMax) * types.length, slack: 8 * 2 ** 20, writes }, violations);
+    judge(looks, { logMax: bytesOf(eventLogMax) * types.length, slack: 8 * 2 ** 20, written }, violations);
     return { violations, answered: writers.answered, looks };
   } finally {
     await database.end();

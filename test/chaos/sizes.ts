@@ -26,20 +26,21 @@ const growing = new Set(['answers']);
 /**
  * Compares the most that a table took in the last third of the looks with the most in the third before. The log fills up to its
  * size first, so it is held to that, to half as much again, and to what is written between three looks: it is cut as often as there
- * is one, by whole partitions, and not the one that is being written.
- * Dead rows are held to twice what vacuum comes for and what is written between two of its visits.
+ * is one, by whole partitions, and not the one that is being written. Dead rows are held to twice what vacuum comes for and what is
+ * written between two of its visits.
  *
  * @param bounds.logMax bytes of all logs together
  * @param bounds.slack bytes that any table may grow by
- * @param bounds.writes the most between two looks
+ * @param bounds.written how many writes were answered at each look
  */
 export function judge(
   looks: Look[],
-  { logMax, slack, writes }: { logMax: number; slack: number; writes: number },
+  { logMax, slack, written }: { logMax: number; slack: number; written: number[] },
   violations: Violations,
 ): void {
   const third = Math.floor(looks.length / 3);
   if (third === 0) return;
+  const writes = Math.max(...written.map((count, at) => count - (written[at - 1] ?? 0)));
   for (const table of looks.at(-1)?.keys() ?? []) {
     if (growing.has(table)) continue;
     const most = (from: number, until: number, part: 'heap' | 'indexes' | 'dead' | 'due') =>
