@@ -38,6 +38,7 @@ export interface ClaimRequest {
   max: number;
   waitSeconds: number;
   keys?: ({ type: string } & Key)[];
+  /** What messages named, none perhaps: the worker hears by messages of keys that other replicas queue. */
   messages?: ({ type: string } & Key)[];
   /** Of earlier claims of the controller, taken first. */
   reports?: Report[];
@@ -105,9 +106,12 @@ export class Claims {
     const since = line?.enter() ?? 0;
     try {
       const { claims, held } = await this.#finishAndTake(registration, reports, request);
+      if (claims.length < request.max && !request.keys) line?.looked(since);
       const waits = line && claims.length === 0 && !signal.aborted;
       if (waits) onWait();
-      const all = waits ? await line.wait(request, signal, since) : claims;
+      const { messages, ...rest } = request;
+      const hears = messages !== undefined && this.#bus.broker?.state === 'ok';
+      const all = waits ? await line.wait(rest, { signal, since, hears }) : claims;
       return { claims: await this.#deliver(controller, request.worker, all, signal), held };
     } finally {
       line?.leave();
@@ -198,13 +202,14 @@ export class Claims {
   #line(registration: Registration): Line {
     let line = this.#lines.get(registration.name);
     if (!line) {
-      line = new Line(
+      line = new Line({
         // Read each time: a line lives for as long as anybody waits, a registration may change meanwhile.
-        async request => this.#take(await this.#registered(registration.name), request),
-        listener => this.#bus.onWork(registration.name, listener),
-        worker => this.#cutShort(registration.name, worker),
-        () => this.#lines.delete(registration.name),
-      );
+        take: async request => this.#take(await this.#registered(registration.name), request),
+        listen: listener => this.#bus.onWork(registration.name, listener),
+        taken: all => this.#bus.taken(registration.name, all),
+        lost: worker => this.#cutShort(registration.name, worker),
+        onEmpty: () => this.#lines.delete(registration.name),
+      });
       this.#lines.set(registration.name, line);
     }
     return line;
@@ -224,7 +229,7 @@ export class Claims {
     const { results, claimed } = await finishAndClaimKeys(
       this.#database,
       keys.map(({ result: { enqueue: _, ...result } }) => result),
-      { controller, worker, max, seconds: claimSeconds, ...(messages ? { messages } : {}) },
+      { controller, worker, max, seconds: claimSeconds, ...(messages?.length ? { messages } : {}) },
     );
     const held: boolean[] = new Array<boolean>(count).fill(false);
     for (const [i, { at }] of keys.entries()) held[at] = results[i]?.held === true;
@@ -239,7 +244,7 @@ export class Claims {
       max,
       seconds: registration.claimSeconds,
       ...(keys ? { keys } : {}),
-      ...(messages ? { messages } : {}),
+      ...(messages?.length ? { messages } : {}),
     });
     return this.#taken(registration, worker, claimed);
   }

@@ -18,7 +18,8 @@ export interface ClaimInput {
    */
   max: number;
   /**
-   * Wait up to so many seconds for the first key.
+   * Wait up to so many seconds for the first key. A worker that hears by messages of keys too says so with `messages`, which may be
+   * empty: then it waits for keys that this replica queues, which come without a message as long as somebody waits for them.
    * @minimum 0 must not be negative
    * @maximum 30 must be at most 30
    * @default 0

@@ -3,6 +3,7 @@ import type { Database, Log, LogEvent } from '../db/index.js';
 import { Feeder } from './feeder.js';
 import { Housekeeping } from './housekeeping.js';
 import { Leadership } from './leadership.js';
+import { Offers, type OfferListener } from './offers.js';
 import { RabbitTransport } from './rabbitmq.js';
 import { Relay } from './relay.js';
 import { Tail } from './tail.js';
@@ -47,6 +48,7 @@ export interface BrokerState {
 export class Bus {
   readonly #options: BusOptions;
   readonly #wakeups: Wakeups;
+  readonly #offers: Offers;
   readonly #rabbit: RabbitTransport | undefined;
   readonly #leadership: Leadership;
   readonly #relays: Relay[] = [];
@@ -76,6 +78,7 @@ export class Bus {
         traceOf: (key, controller) => this.#traces.get(key.type)?.known(key, controller),
         log,
       });
+    this.#offers = new Offers({ wakeups: this.#wakeups, feeder: this.#feeder });
     // What a replica does with a part that it gains. What it found on the broker when it led the part last is out of date.
     const parts = new Map([[work, () => rabbit?.topology.lookAnew()]]);
     for (const type of types) {
@@ -85,6 +88,7 @@ export class Bus {
         type,
         tail: this.tail(type),
         wakeups: this.#wakeups,
+        offers: this.#offers,
         rabbit,
         feeder: this.#feeder,
         leads: leads(part),
@@ -107,7 +111,7 @@ export class Bus {
     this.#housekeeping = new Housekeeping({
       database,
       types,
-      wakeups: this.#wakeups,
+      offers: this.#offers,
       leads: leads(work),
       eventLogMax: options.eventLogMax,
       log,
@@ -137,6 +141,7 @@ export class Bus {
     await stopped;
     for (const traces of this.#traces.values()) traces.stop();
     await Promise.all([...this.#tails.values()].map(tail => tail.stop()));
+    this.#offers.stop();
     await this.#wakeups.stop();
     clearTimeout(impatience);
     await this.#rabbit?.stop();
@@ -180,9 +185,17 @@ export class Bus {
     this.#wakeups.wake('controllers');
   }
 
-  /** Says that a controller has new keys. */
+  /** Says that a controller has new keys, which this process has queued. */
   queued(controller: string): void {
-    this.#wakeups.wake(`work:${controller}`);
+    this.#offers.queued(controller);
+  }
+
+  /**
+   * Says that workers which wait here took all keys of a controller that were queued until their look began; `all`: since then none
+   * was.
+   */
+  taken(controller: string, all: boolean): void {
+    this.#offers.taken(controller, all);
   }
 
   /** The trace (`traceparent`) in which a key that a controller runs was changed, as far as it is remembered. */
@@ -195,9 +208,12 @@ export class Bus {
     this.#feeder?.claimed(controller);
   }
 
-  /** Calls `listener` whenever a controller may have new keys, until the returned function is called. */
-  onWork(controller: string, listener: () => void): () => void {
-    return this.#wakeups.on(`work:${controller}`, listener);
+  /**
+   * Calls `listener` whenever a controller may have new keys, until the returned function is called. Those that this process has
+   * queued are its workers' first; see `taken`.
+   */
+  onWork(controller: string, listener: OfferListener): () => void {
+    return this.#offers.attend(controller, listener);
   }
 
   /** The tail of a type's log in this process. */

@@ -103,6 +103,11 @@ export class Feeder {
     );
   }
 
+  /** A controller has new keys. */
+  queued(controller: string): void {
+    this.#wake(controller);
+  }
+
   /** Keys of a controller were taken: there may be room for more. */
   claimed(controller: string): void {
     if (this.#feeds.get(controller)?.limited) this.#wake(controller);

@@ -3,6 +3,7 @@ import { Database, ensureTypes, listNotices, recordNotice } from '../db/index.js
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
 import { until } from '../test/until.js';
 import { Housekeeping } from './housekeeping.js';
+import { Offers } from './offers.js';
 import { Wakeups } from './wakeups.js';
 
 describe('housekeeping', () => {
@@ -36,7 +37,7 @@ describe('housekeeping', () => {
     const housekeeping = new Housekeeping({
       database,
       types: ['broken', 'sound'],
-      wakeups: new Wakeups(database, () => undefined),
+      offers: new Offers({ wakeups: new Wakeups(database, () => undefined), feeder: undefined }),
       leads: () => true,
       eventLogMax: 2 ** 32,
       log: (_, message, fields) => said.push(`${message} ${JSON.stringify(fields)}`),

@@ -10,13 +10,13 @@ import {
 } from '../db/index.js';
 import { reasonOf } from '../reason.js';
 import { Loop } from './loop.js';
-import type { Wakeups } from './wakeups.js';
+import type { Offers } from './offers.js';
 
 /** Which logs are kept short, and by whom. */
 export interface HousekeepingOptions {
   database: Database;
   types: string[];
-  wakeups: Wakeups;
+  offers: Offers;
   leads: () => boolean;
   /** Largest event log of a type, in bytes. */
   eventLogMax: number;
@@ -60,9 +60,9 @@ export class Housekeeping {
   }
 
   async #wakeDue(): Promise<boolean> {
-    const { database, wakeups } = this.#options;
+    const { database, offers } = this.#options;
     const woken = await wakeDueWork(database);
-    for (const controller of woken) wakeups.wake(`work:${controller}`);
+    for (const controller of woken) offers.queued(controller);
     // One look takes 5,000 due keys: there may be more.
     return woken.length > 0;
   }

@@ -1,5 +1,6 @@
 import type { Database, Log } from '../db/index.js';
 import type { Feeder } from './feeder.js';
+import type { Offers } from './offers.js';
 import { Publication } from './publication.js';
 import type { RabbitTransport } from './rabbitmq.js';
 import type { Tail } from './tail.js';
@@ -12,6 +13,7 @@ export interface RelayOptions {
   type: string;
   tail: Tail;
   wakeups: Wakeups;
+  offers: Offers;
   /** undefined: there is no broker, and nothing to publish. */
   rabbit: RabbitTransport | undefined;
   /** Feeds its queues. */

@@ -80,13 +80,9 @@ export class Wakeups {
     };
   }
 
-  /**
-   * Wakes the listeners in this process now and those in the others soon after.
-   *
-   * @param all whether those here that listen to all keys are to know; they need not where they had a part in it
-   */
-  wake(topic: Topic, { all = true } = {}): void {
-    this.#wakeHere(topic, { all });
+  /** Wakes the listeners in this process now and those in the others soon after. */
+  wake(topic: Topic): void {
+    this.#wakeHere(topic);
     this.tell(topic);
   }
 
@@ -167,13 +163,13 @@ export class Wakeups {
     for (const topic of topics) {
       if (!isTopic(topic)) continue;
       const stretches = topic.startsWith('events:') ? enclosed?.get(topic.slice('events:'.length)) : undefined;
-      this.#wakeHere(topic, { stretches });
+      this.#wakeHere(topic, stretches);
     }
   }
 
-  #wakeHere(topic: Topic, { stretches, all = true }: { stretches?: LogEvent[][] | undefined; all?: boolean }): void {
+  #wakeHere(topic: Topic, stretches?: LogEvent[][]): void {
     for (const listener of this.#listeners.get(topic) ?? []) listener(stretches);
-    if (!all || !topic.startsWith('work:')) return;
+    if (!topic.startsWith('work:')) return;
     const controller = topic.slice('work:'.length);
     for (const listener of this.#listeners.get('work:*') ?? []) listener(undefined, controller);
   }

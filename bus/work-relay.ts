@@ -13,6 +13,7 @@ import {
 } from '../db/index.js';
 import type { Feeder } from './feeder.js';
 import { Loop } from './loop.js';
+import type { Offers } from './offers.js';
 import type { Tail } from './tail.js';
 import type { Wakeups } from './wakeups.js';
 
@@ -25,6 +26,7 @@ export interface WorkRelayOptions {
   type: string;
   tail: Tail;
   wakeups: Wakeups;
+  offers: Offers;
   /** Feeds the queues of RabbitMQ; undefined: there are none. */
   feeder: Feeder | undefined;
   /** Whether this replica leads the type's relay now. */
@@ -35,7 +37,7 @@ export interface WorkRelayOptions {
 /**
  * Makes work rows of one type's events, in Postgres alone: from the tail's memory with one statement per batch, a
  * compare-and-set on the cursor and on the registrations that the rows were computed from; where this process feeds the queues, the
- * same statement sends the keys. Behind that memory Postgres reads
+ * same statement sends the keys that no worker waits for here. Behind that memory Postgres reads
  * the log itself, at 1 to 3 ms a step.
  */
 export class WorkRelay {
@@ -79,7 +81,7 @@ export class WorkRelay {
   }
 
   async #step(): Promise<boolean> {
-    const { database, type, tail, leads } = this.#options;
+    const { database, type, tail, leads, offers } = this.#options;
     if (!leads()) {
       this.#position = undefined;
       return false;
@@ -97,7 +99,8 @@ export class WorkRelay {
     const advance = (rooms: QueueRoom[]) =>
       advanceWork(database, type, { from, to: last.version, registrations, keys, rooms });
     const counts = new Map<string, number>();
-    for (const { controller } of keys) counts.set(controller, (counts.get(controller) ?? 0) + 1);
+    for (const { controller } of keys)
+      if (!offers.attended(controller)) counts.set(controller, (counts.get(controller) ?? 0) + 1);
     const { made, fed } = this.#options.feeder
       ? await this.#options.feeder.feedWith(counts, advance)
       : { made: await advance([]), fed: [] };
@@ -138,8 +141,8 @@ export class WorkRelay {
 
   /** @param fed those whose queues have been fed with what there was */
   #wake(controllers: string[], fed: string[] = []): void {
-    for (const controller of controllers)
-      this.#options.wakeups.wake(`work:${controller}`, { all: !fed.includes(controller) });
+    for (const controller of new Set(controllers))
+      this.#options.offers.queued(controller, { fed: fed.includes(controller) });
   }
 }
 
