@@ -79,9 +79,12 @@ export interface ClaimRequest {
   signal?: AbortSignal;
 }
 
-/** What a worker asks for that was woken by messages. */
-export interface MessageClaimRequest extends Omit<ClaimRequest, 'keys' | 'waitSeconds'> {
-  /** The keys that the messages named; the most urgent ones are answered, which may be others. */
+/** What a worker asks for that hears by messages of keys. */
+export interface MessageClaimRequest extends Omit<ClaimRequest, 'keys'> {
+  /**
+   * The keys that messages named; the most urgent ones are answered, which may be others. None where there was no message: with
+   * `waitSeconds` it then waits for keys that the replica it asks queues, which come without a message to those who wait.
+   */
   messages: WorkKey[];
 }
 

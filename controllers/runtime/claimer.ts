@@ -32,7 +32,7 @@ export interface ClaimerOptions {
   controller: string;
   worker: string;
   claimSeconds: () => number;
-  lease: Lease;
+  lease: Pick<Lease, 'left' | 'claimed' | 'claimFailed' | 'doubt'>;
   reporter: Reporter;
   bucket: Bucket | undefined;
   /** The controller's queue on RabbitMQ; undefined: long polls alone. */
@@ -51,7 +51,8 @@ export interface ClaimerOptions {
 /**
  * Claims keys as there is room for them. While there is more work than a claim brings, two claims are under way in turn: one is
  * answered while the keys of the other run. Of claims for messages there are two as well: a message that comes while one is answered
- * waited 9 ms for the answer, of 39 ms from a write to its reconcile (500 writes a second, two busy cores).
+ * waited 9 ms for the answer, of 39 ms from a write to its reconcile (500 writes a second, two busy cores). Besides them one long
+ * poll waits for the keys of the replica that it asks, which sends no message for what a poll takes: 10 ms less.
  */
 export class Claimer {
   readonly #options: ClaimerOptions;
@@ -59,7 +60,10 @@ export class Claimer {
   #loops: Promise<unknown> = Promise.resolve();
   /** Whether the last claim brought all that it asked for. */
   #plenty = false;
-  #onPlenty: () => void = () => undefined;
+  /** Has the second loop look whether there is something to do for it. */
+  #wakeSecond: () => void = () => undefined;
+  /** The second loop waits for keys that come without a message, and for those whose message is lost. */
+  #standing = false;
   /** Loops that are about to claim. */
   #near = 0;
   #messagesAt = -Infinity;
@@ -75,6 +79,11 @@ export class Claimer {
     return this.#near > 0 || performance.now() - this.#messagesAt < messagesNear;
   }
 
+  /** Whether messages come at present. */
+  get #hears(): boolean {
+    return this.#options.queue?.isReady() === true;
+  }
+
   start(): void {
     this.#loops = Promise.all([this.#claim(), this.#claimMore()]);
   }
@@ -82,7 +91,7 @@ export class Claimer {
   /** Ends its calls; what they may have claimed is given back with the worker's goodbye. */
   async stop(): Promise<void> {
     this.#stopping.abort(new Error('shutting down'));
-    this.#onPlenty();
+    this.#wakeSecond();
     await this.#loops;
   }
 
@@ -105,22 +114,28 @@ export class Claimer {
     await Promise.all(underway);
   }
 
-  /** The second loop works while the first one finds more than it can take, where there are no messages and no bucket. */
+  /**
+   * The second loop: where messages come, it waits for keys without one; else it works while the first loop finds more than it can
+   * take. Not where there is a bucket.
+   */
   async #claimMore(): Promise<void> {
     if (this.#options.bucket) return;
     const backoff = new Backoff(50, 2000);
     while (!this.#stopping.signal.aborted) {
-      if (this.#plenty && !this.#options.queue?.isReady()) await this.#turn(backoff);
-      else await new Promise<void>(resolve => (this.#onPlenty = resolve));
+      if (this.#plenty || this.#hears) await this.#turn(backoff);
+      else await new Promise<void>(resolve => (this.#wakeSecond = resolve));
     }
   }
 
-  /** @param goOn called when messages came: the next ones may be waited for; without it this is not for messages */
+  /** @param goOn called when messages came: the next ones may be waited for; without it this is a turn of the second loop */
   async #turn(backoff: Backoff, goOn?: () => void): Promise<void> {
-    const { bucket, begin, lease, queue, register, room, forgotten, reachable } = this.#options;
+    const { bucket, begin, lease, register, room, forgotten, reachable } = this.#options;
     const { signal } = this.#stopping;
+    const hears = this.#hears;
+    const stands = hears && !goOn;
     this.#near++;
-    let free = await room.take(signal);
+    const taking = room.take(signal, !hears ? 'all' : stands ? 'smaller' : 'larger');
+    let free = (await (stands ? this.#far(taking) : taking)) ?? 0;
     const took = (keys: number) => {
       room.settle(free - keys);
       free = keys;
@@ -130,15 +145,15 @@ export class Claimer {
       const allowed = Math.min(free, (await this.#far(bucket?.available(signal))) ?? free, largestClaim);
       signal.throwIfAborted();
       await this.#far(register());
-      // Connected while this waited: messages are the first loop's.
-      if (!goOn && queue?.isReady()) return;
-      const claims = await this.#ask(allowed, took, signal);
+      // The queue came or went while this waited: the second loop has another task by now.
+      if (!goOn && this.#hears !== hears) return;
+      const claims = await (stands ? this.#stand(allowed, signal) : this.#ask(allowed, took, signal));
       signal.throwIfAborted(); // what came with it is released by the goodbye
       backoff.reset();
       reachable(true);
       for (const claim of claims) begin(claim);
       this.#plenty = claims.length >= allowed;
-      if (this.#plenty) this.#onPlenty();
+      if (this.#plenty) this.#wakeSecond();
     } catch (error) {
       if (signal.aborted) return;
       this.#plenty = false;
@@ -172,12 +187,17 @@ export class Claimer {
    */
   async #ask(max: number, took: (keys: number) => void, signal: AbortSignal): Promise<Claim[]> {
     const { queue } = this.#options;
-    if (!queue?.isReady()) return this.#poll(max, queue ? bridgePoll : longPoll, signal);
+    if (!queue?.isReady()) return this.#poll({ max, waitSeconds: queue ? bridgePoll : longPoll }, signal);
+    this.#wakeSecond();
     const messages = await this.#far(queue.take(max, { idleSeconds: this.#silent ? 0 : idleCheck, signal }));
     if (!messages) {
       signal.throwIfAborted();
       if (!queue.isReady()) return [];
-      const claims = await this.#poll(max, this.#silent ? bridgePoll : 0, signal);
+      if (this.#standing) {
+        this.#silent = false;
+        return [];
+      }
+      const claims = await this.#poll({ max, waitSeconds: this.#silent ? bridgePoll : 0 }, signal);
       this.#silent = claims.length > 0;
       return claims;
     }
@@ -198,12 +218,25 @@ export class Claimer {
     }
   }
 
-  async #poll(max: number, waitSeconds: number, signal: AbortSignal): Promise<Claim[]> {
+  /** A long poll besides the messages. */
+  async #stand(max: number, signal: AbortSignal): Promise<Claim[]> {
+    this.#standing = true;
+    try {
+      return await this.#poll({ max, waitSeconds: longPoll, messages: [] }, signal);
+    } finally {
+      this.#standing = false;
+    }
+  }
+
+  async #poll(
+    { waitSeconds, ...request }: { max: number; waitSeconds: number; messages?: [] },
+    signal: AbortSignal,
+  ): Promise<Claim[]> {
     const { lease, claimSeconds } = this.#options;
     // A long poll's answer says nothing certain about the lease, which is counted from the question.
     const patient = !this.#plenty && lease.left > claimSeconds() * 500;
     // Where there is plenty, the answer comes at once, and what ends meanwhile is reported with the next claim.
-    const call = this.#call({ max, waitSeconds: patient ? waitSeconds : 0 }, signal);
+    const call = this.#call({ ...request, waitSeconds: patient ? waitSeconds : 0 }, signal);
     const claims = (await (patient ? this.#far(call) : call))?.claims ?? [];
     // Until the lease is renewed: no reason to ask as fast as the network lets us.
     if (waitSeconds > 0 && !patient && !this.#plenty && claims.length === 0) await this.#far(pause(impatience, signal));

@@ -32,6 +32,46 @@ describe('controller runtime with RabbitMQ', () => {
     await rabbit.close();
   });
 
+  it('gets keys without a message from the replica that it waits at, and others by messages', async function () {
+    this.timeout(60_000);
+    const { controllers } = client;
+    await controllers.register('direct', { type: 'syncsets' });
+    const queue = 'syncsets.work.direct';
+    await until(() => broker.queueDeclare({ queue, passive: true }).catch(() => false), { what: 'its queue' });
+    const sent: string[] = [];
+    const consumer = broker.createConsumer(
+      { queue, queueOptions: { passive: true } },
+      ({ body }: { body: { name: string } }) => void sent.push(body.name),
+    );
+    consumer.on('error', () => undefined);
+    let attempts = 0;
+    const direct = async () => {
+      const name = `direct${attempts++}`;
+      const worker = 'w';
+      const polled = controllers.claimForMessages('direct', { worker, max: 10, messages: [], waitSeconds: 20 });
+      await client.syncsets.create({ name, namespace: 'direct', clusterRefs: [] });
+      const { claims } = await polled;
+      const [claim] = claims;
+      expect(claims).to.have.length(1);
+      expect(claim).to.include({ kind: 'key', name });
+      // Nobody waits any more: the next one comes as a message, after that of this one if there is one.
+      const next = `next${attempts}`;
+      await until(
+        async () => {
+          await controllers.enqueue('direct', { keys: [{ namespace: 'direct', name: next }] });
+          return sent.includes(next);
+        },
+        { what: 'a message' },
+      );
+      await controllers.claim('direct', { worker, max: 10 });
+      return !sent.includes(name);
+    };
+    // The call may come after the key was made, or a look of the feeder, ten times a second, in between.
+    await until(direct, { what: 'a key without a message', deadline: 20_000 });
+    await consumer.close();
+    await controllers.remove('direct');
+  });
+
   it('shares keys among replicas, goes on within 2 s without the broker, and returns to it', async function () {
     this.timeout(60_000);
     const runs = new Map<string, number>();

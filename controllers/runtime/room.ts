@@ -23,6 +23,9 @@ export interface RoomOptions {
   held: () => number;
 }
 
+/** How much of what is free a claim takes. */
+export type Part = 'all' | 'larger' | 'smaller';
+
 /** How many keys a worker claims, and when. */
 export class Room {
   readonly #slots: number;
@@ -46,8 +49,10 @@ export class Room {
    * Waits until there is room to claim for, and returns how much; 0 when `signal` aborts. It is kept for the caller until `settle`.
    * Claims in batches cost a tenth: while every slot has its next key it waits for half of all, else a moment longer for a quarter,
    * because slow runs must not keep the free slots from others.
+   *
+   * @param part of what is free: the larger half, so that there is some for another claim, or the smaller one, which is never all
    */
-  async take(signal: AbortSignal): Promise<number> {
+  async take(signal: AbortSignal, part: Part = 'all'): Promise<number> {
     const onAbort = () => this.look();
     signal.addEventListener('abort', onAbort);
     try {
@@ -57,13 +62,13 @@ export class Room {
         const held = this.#held() + this.#expected;
         const free = all - held;
         const idle = held < slots;
-        if (free > 0 && (free >= all / (idle ? 4 : 2) || (idle && patience <= 0))) {
-          const room = all < divisible ? free : Math.min(free, Math.ceil(all / 2));
+        const room = shareOf(part, free, all);
+        if (room > 0 && (free >= all / (idle ? 4 : 2) || (idle && patience <= 0))) {
           this.#expected += room;
           return room;
         }
         const since = performance.now();
-        await this.#change(idle ? patience : undefined);
+        await this.#change(idle && room > 0 ? patience : undefined);
         if (idle) patience -= performance.now() - since;
       }
       return 0;
@@ -112,4 +117,10 @@ export class Room {
     const begin = Math.floor((slots * aheadTime) / Math.max(this.#pace, 0.01));
     return { slots, all: slots + Math.min(begin, slots * aheadOfSlot, mostAhead) };
   }
+}
+
+function shareOf(part: Part, free: number, all: number): number {
+  if (part === 'smaller') return Math.floor(free / 2);
+  if (all >= divisible) return Math.min(free, Math.ceil(all / 2));
+  return part === 'larger' ? Math.ceil(free / 2) : free;
 }
