@@ -56,7 +56,7 @@ async function measure(
     seconds: stage.seconds,
   };
   const { times } = await stage.load().pace(paced);
-  // The controller of the other transport left objects behind, which this one heard of when it came.
+  // Those of the other transport left objects behind, which this one heard of when it came.
   const began = new Map<string, number>();
   for (;;) {
     for (const [key, at] of await worker.take()) if (!began.has(key)) began.set(key, at);
@@ -64,6 +64,8 @@ async function measure(
     await new Promise(resolve => setTimeout(resolve, 10));
   }
   await worker.stop();
+  // Else each write of the next transport is queued for this one as well, for nobody.
+  await stage.client(api).controllers.remove(name);
   await api.stop();
   const since = (begun: 'sent' | 'answered') =>
     percentiles(times.map(({ name: key, ...time }) => (began.get(key) ?? NaN) - time[begun]));
