@@ -15,6 +15,8 @@ export class Feed {
   watches = false;
   /** Whether keys may wait that found no room, so that it is looked at when some were taken or confirmed. */
   limited = false;
+  /** The last count found that nothing was taken since the one before: the next one can wait. */
+  stalled = false;
   /** Messages out: what was counted and what was sent since. Never too few, for only the feeder sends. */
   #out = 0;
   /** What was sent since the last count began, which may not have seen it. */
@@ -41,6 +43,7 @@ export class Feed {
   counted(seen: number): void {
     const now = performance.now();
     const out = seen + this.#uncounted;
+    this.stalled = out >= this.#out;
     if (this.#out > out) this.#taken.push({ at: now, keys: this.#out - out });
     this.#taken = this.#taken.filter(one => one.at > now - 1_000);
     this.#out = out;

@@ -248,23 +248,44 @@ describe('the feeder of work queues', function () {
     expect(sent.fed).to.deep.equal([controller]);
   });
 
-  it('says that keys wait which found no room while a statement had it', async () => {
+  /** Counts how often the table is asked what is out, until the returned function is called. */
+  function countLooks(): { looks: () => number; stop: () => void } {
     let looks = 0;
     const query = database.query.bind(database);
     database.query = async <Row extends QueryResultRow>(statement: Parameters<typeof query>[0]) => {
       if (statement.name === 'sent-keys') looks++;
       return query<Row>(statement);
     };
+    return { looks: () => looks, stop: () => (database.query = query) };
+  }
+
+  it('says that keys wait which found no room while a statement had it', async () => {
+    const { looks, stop } = countLooks();
     try {
       const { fed } = await feeder.feedWith(new Map([[controller, 63]]), async () => {
         await enqueue(1, 2);
-        const before = looks;
-        await until(() => looks > before + 1, { what: 'a look at the queues' });
+        const before = looks();
+        await until(() => looks() > before + 1, { what: 'a look at the queues' });
         return { woken: [controller], sent: [] };
       });
       expect(fed).to.deep.equal([]);
     } finally {
-      database.query = query;
+      stop();
+    }
+  });
+
+  it('does not count for each new key how full a queue is that nobody reads', async () => {
+    await enqueue(1, 70);
+    await until(async () => (await depth()) === 64, { what: 'a full window' });
+    const { looks, stop } = countLooks();
+    try {
+      await until(() => looks() >= 2, { what: 'two looks' });
+      const [before, begun] = [looks(), performance.now()];
+      for (let key = 70; key < 130; key++) await enqueue(key, key + 1);
+      const regular = (performance.now() - begun) / 100;
+      expect(looks() - before).to.be.at.most(regular + 3);
+    } finally {
+      stop();
     }
   });
 

@@ -110,7 +110,10 @@ export class Feeder {
 
   /** Keys of a controller were taken: there may be room for more. */
   claimed(controller: string): void {
-    if (this.#feeds.get(controller)?.limited) this.#wake(controller);
+    const feed = this.#feeds.get(controller);
+    if (!feed?.limited) return;
+    feed.stalled = false;
+    this.#wake(controller);
   }
 
   /** @param controller undefined: look at all */
@@ -179,7 +182,9 @@ export class Feeder {
     for (const controller of woken) {
       const feed = this.#feeds.get(controller);
       const filled = feed && this.#rabbit.isPrepared(controller) && (await this.#fill(controller, feed, false));
-      if (!filled || feed.watches) unclear.push(controller);
+      // A full queue that nobody reads: 440 counts a second while it was written to 500 times. All are looked at in 100 ms anyway.
+      const waits = !filled && feed?.stalled === true;
+      if (feed?.watches || !(filled || waits)) unclear.push(controller);
     }
     if (performance.now() - this.#lookedAt >= lookEvery) await this.#look();
     else if (unclear.length > 0) await this.#look(unclear);
