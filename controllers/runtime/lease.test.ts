@@ -175,6 +175,28 @@ describe('worker, and the lease that its claims live by', () => {
     expect(api.results[0]).to.include({ result: 'done' });
   });
 
+  it('believes in its claims for 1.5 s from a renewal where no stream has come, which may be broken for the server', async () => {
+    api.instead.set('/controllers/c', (seen, response) =>
+      json(response, 200, { ...(seen.body as object), name: 'c', claimSeconds: 15 }),
+    );
+    api.instead.set('/renew', (seen, response) => {
+      if (seen.url.searchParams.has('stream')) return;
+      json(response, 200, { expiresInSeconds: 15, lost: [], changed: [], held: ['token-a'] });
+    });
+    api.claims = [[claim('a')]];
+    const story: boolean[] = [];
+    await api.work({
+      reconcile: async (_, context) => {
+        await until(() => context.remaining() > 10_000, { what: 'certainty' });
+        api.instead.set('/renew', () => undefined);
+        await until(() => context.remaining() === 0, { what: 'doubt', deadline: 8_000 });
+        story.push(context.signal.aborted);
+      },
+    });
+    await until(() => story.length > 0, { what: 'the end', deadline: 9_000 });
+    expect(story).to.deep.equal([false]);
+  });
+
   it('does not believe in its claims because a broken stream is open again and others are claimed, before a renewal told what it lost', async () => {
     const story: [string, boolean][] = [];
     api.claims = [[claim('a')]];

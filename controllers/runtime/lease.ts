@@ -93,7 +93,8 @@ export class Lease {
     const now = performance.now();
     // A stream that is open again does not tell what was lost between; only a renewal does.
     const renewed = this.#renewedAt > this.#brokenAt;
-    const trusted = renewed && (this.#heard === undefined || now - this.#heard < longestSilence);
+    // One that is being opened may have broken too, as far as the server knows: then the last renewal is as good as a line.
+    const trusted = renewed && now - (this.#heard ?? this.#renewedAt) < longestSilence;
     return trusted ? Math.max(0, this.#until - now) : 0;
   }
 
