@@ -10,19 +10,22 @@ describe('the line of waiting workers', () => {
   /** Keys that are queued. */
   let keys: string[];
   let beforeAnswer: () => void;
-  const end = new AbortController();
+  let take: (request: ClaimRequest) => Promise<Taken>;
+  let end: AbortController;
 
   beforeEach(() => {
     happened = [];
     keys = [];
     beforeAnswer = () => undefined;
+    end = new AbortController();
+    take = ({ worker, max }) => {
+      happened.push(worker);
+      const claims = keys.splice(0, max);
+      beforeAnswer();
+      return Promise.resolve({ claims, complete: claims.length < max });
+    };
     line = new Line({
-      take: ({ worker, max }: ClaimRequest): Promise<Taken> => {
-        happened.push(worker);
-        const claims = keys.splice(0, max);
-        beforeAnswer();
-        return Promise.resolve({ claims, more: false });
-      },
+      take: request => take(request),
       listen: listener => {
         wake = listener;
         return () => undefined;
@@ -53,6 +56,16 @@ describe('the line of waiting workers', () => {
     wake(true);
     expect(await hearing).to.deep.equal(['ours']);
     expect(happened).to.deep.equal(['unheard', 'taken', 'hearing', 'taken']);
+  });
+
+  it('has a worker that hears messages look for keys of others all the same, when these have had their time', async () => {
+    const hearing = wait('hearing', { hears: true });
+    keys = ['theirs'];
+    const begun = performance.now();
+    wake(false);
+    expect(await hearing).to.deep.equal(['theirs']);
+    // The look of each second would find them too.
+    expect(performance.now() - begun).to.be.within(45, 900);
   });
 
   it('says that all is taken when a look has left nothing, not when it found as much as it asked for', async () => {
@@ -86,5 +99,20 @@ describe('the line of waiting workers', () => {
     line.looked(since);
     line.leave();
     expect(happened).to.deep.equal(['taken', 'taken until then']);
+  });
+
+  it('calls nothing taken that came when all had left, of which it does not hear', async () => {
+    const gone = wait('gone');
+    let answer: () => void = () => undefined;
+    const asked = new Promise<void>(resolve => (answer = resolve));
+    take = () => asked.then(() => ({ claims: [], complete: true }));
+    wake(true);
+    end.abort();
+    expect(await gone).to.deep.equal([]);
+    answer();
+    await asked;
+    // What follows the answer has happened by then.
+    await new Promise(resolve => setImmediate(resolve));
+    expect(happened).to.deep.equal([]);
   });
 });

@@ -1,5 +1,14 @@
 import type { ClaimRequest, Taken } from './claims.js';
 
+/** Milliseconds that messages have for keys of other replicas before workers that hear them look as well. */
+const hearing = 50;
+
+/** How often there was a wake-up before a look, at all and for keys that are kept for this line. */
+export interface Since {
+  all: number;
+  here: number;
+}
+
 interface Waiter {
   request: ClaimRequest;
   /** Whether it hears by messages of keys that other replicas queue. */
@@ -18,7 +27,7 @@ export interface LineOptions {
   take: (request: ClaimRequest) => Promise<Taken>;
   /** Calls a listener whenever there may be new keys, until the returned function is called; `here`: they are kept for this line. */
   listen: (listener: (here: boolean) => void) => () => void;
-  /** What was kept for this line is taken; `all`: nothing came since. */
+  /** What was kept for this line is taken; `all`: nothing was since. */
   taken: (all: boolean) => void;
   /** A worker left while it was served. */
   lost: (worker: string) => Promise<void>;
@@ -35,50 +44,52 @@ export class Line {
   #waiters: Waiter[] = [];
   /** Those who wait, and those who look for themselves first. */
   #guests = 0;
-  #wakeUps = 0;
+  readonly #wakeUps: Since = { all: 0, here: 0 };
   #running = false;
   /** Whom another round is due for since the last one began. */
   #due: Round | undefined;
+  /** Until those look who hear messages, too. */
+  #hearing: NodeJS.Timeout | undefined;
   readonly #poll: NodeJS.Timeout;
 
   constructor(options: LineOptions) {
     this.#options = options;
-    this.#stopListening = options.listen(here => {
-      this.#wakeUps++;
-      void this.#serve(here ? 'all' : 'unheard');
-    });
+    this.#stopListening = options.listen(here => this.#woken(here));
     // A wake-up may be lost with a connection, a message with its broker.
     this.#poll = setInterval(() => void this.#serve('all'), 1_000);
   }
 
-  /** Listens from here to `leave`. Returns how often there was a wake-up: whoever then looks and finds nothing waits with it. */
-  enter(): number {
+  /** Listens from here to `leave`. Whoever then looks and finds nothing waits with what this returns. */
+  enter(): Since {
     this.#guests++;
-    return this.#wakeUps;
+    return { ...this.#wakeUps };
   }
 
   /** Ends a visit; the last one closes the line. */
   leave(): void {
     if (--this.#guests > 0) return;
     clearInterval(this.#poll);
+    clearTimeout(this.#hearing);
     this.#stopListening();
     this.#options.onEmpty();
   }
 
-  /** Someone looked for himself, after `enter` returned `since`, and found nothing more. */
-  looked(since: number): void {
-    this.#options.taken(this.#wakeUps === since);
+  /** A look that began after `since` has left nothing. */
+  looked({ here }: Since): void {
+    // Who has left hears of nothing new.
+    if (this.#guests > 0) this.#options.taken(this.#wakeUps.here === here);
   }
 
   /**
    * Waits for claims up to `waitSeconds`, or until `signal` aborts.
    *
    * @param visit.since what `enter` returned
-   * @param visit.hears it hears by messages of keys that other replicas queue, and is not to take these before
+   * @param visit.hears it hears by messages of keys that other replicas queue, and looks for these only when the messages have had
+   * their time
    */
   wait(
     request: ClaimRequest,
-    { signal, since, hears }: { signal: AbortSignal; since: number; hears: boolean },
+    { signal, since, hears }: { signal: AbortSignal; since: Since; hears: boolean },
   ): Promise<string[]> {
     return new Promise((resolve, reject) => {
       const leave = (outcome: () => void): boolean => {
@@ -102,8 +113,26 @@ export class Line {
       signal.addEventListener('abort', giveUp);
       this.#waiters.push(waiter);
       // Something was queued while it looked for itself.
-      if (this.#wakeUps !== since) void this.#serve('all');
+      if (this.#wakeUps.here !== since.here) void this.#serve('all');
+      else if (this.#wakeUps.all !== since.all) this.#serveThem();
     });
+  }
+
+  #woken(here: boolean): void {
+    this.#wakeUps.all++;
+    if (here) {
+      this.#wakeUps.here++;
+      void this.#serve('all');
+    } else this.#serveThem();
+  }
+
+  /** Serves those at once who do not hear messages, the others in a moment. */
+  #serveThem(): void {
+    void this.#serve('unheard');
+    this.#hearing ??= setTimeout(() => {
+      this.#hearing = undefined;
+      if (this.#waiters.some(({ hears }) => hears)) void this.#serve('all');
+    }, hearing);
   }
 
   async #serve(round: Round): Promise<void> {
@@ -113,12 +142,11 @@ export class Line {
     for (let due = this.#takeTurn(); due; due = this.#takeTurn()) {
       for (const waiter of [...this.#waiters]) {
         if (waiter.done || (due === 'unheard' && waiter.hears)) continue;
-        const since = this.#wakeUps;
+        const since = { ...this.#wakeUps };
         try {
-          const { claims, more } = await this.#options.take(waiter.request);
+          const { claims, complete } = await this.#options.take(waiter.request);
           if (claims.length > 0 && !waiter.settle(claims)) await this.#options.lost(waiter.request.worker);
-          // Nothing is left for the others, unless this one asked for certain keys or its objects were too many for an answer.
-          if (claims.length < waiter.request.max && !waiter.request.keys && !more) {
+          if (complete) {
             this.looked(since);
             break;
           }

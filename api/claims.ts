@@ -44,10 +44,10 @@ export interface ClaimRequest {
   reports?: Report[];
 }
 
-/** Claims as JSON texts; `more`: keys were left only because their objects did not fit into one answer. */
+/** Claims as JSON texts; `complete`: nothing is left that others could claim, as far as this look shows. */
 export interface Taken {
   claims: string[];
-  more: boolean;
+  complete: boolean;
 }
 
 /** What a worker gets: claims as JSON texts, and for each of its reports whether the claim was still held. */
@@ -103,15 +103,14 @@ export class Claims {
   ): Promise<ClaimAnswer> {
     const registration = await this.#registered(controller);
     const line = request.waitSeconds > 0 ? this.#line(registration) : undefined;
-    const since = line?.enter() ?? 0;
+    const since = line?.enter() ?? { all: 0, here: 0 };
     try {
-      const { claims, held } = await this.#finishAndTake(registration, reports, request);
-      if (claims.length < request.max && !request.keys) line?.looked(since);
+      const { claims, complete, held } = await this.#finishAndTake(registration, reports, request);
+      if (complete) line?.looked(since);
       const waits = line && claims.length === 0 && !signal.aborted;
       if (waits) onWait();
       const { messages, ...rest } = request;
-      const hears = messages !== undefined && this.#bus.broker?.state === 'ok';
-      const all = waits ? await line.wait(rest, { signal, since, hears }) : claims;
+      const all = waits ? await line.wait(rest, { signal, since, hears: messages !== undefined }) : claims;
       return { claims: await this.#deliver(controller, request.worker, all, signal), held };
     } finally {
       line?.leave();
@@ -216,14 +215,18 @@ export class Claims {
   }
 
   /** Both in one call of the database where the reports are results of keys and nothing else. */
-  async #finishAndTake(registration: Registration, reports: Report[], request: ClaimRequest): Promise<ClaimAnswer> {
+  async #finishAndTake(
+    registration: Registration,
+    reports: Report[],
+    request: ClaimRequest,
+  ): Promise<Taken & { held: boolean[] }> {
     const { name: controller, claimSeconds } = registration;
-    if (reports.length === 0) return { claims: (await this.#take(registration, request)).claims, held: [] };
+    if (reports.length === 0) return { ...(await this.#take(registration, request)), held: [] };
     const sorted = sortReports(controller, reports);
     const { keys, maps, count } = sorted;
     if (request.keys || maps.length > 0 || keys.length === 0 || keys.some(({ result }) => result.enqueue.length > 0)) {
       const held = await this.#finish(controller, sorted);
-      return { claims: (await this.#take(registration, request)).claims, held };
+      return { ...(await this.#take(registration, request)), held };
     }
     const { worker, max, messages } = request;
     const { results, claimed } = await finishAndClaimKeys(
@@ -234,10 +237,11 @@ export class Claims {
     const held: boolean[] = new Array<boolean>(count).fill(false);
     for (const [i, { at }] of keys.entries()) held[at] = results[i]?.held === true;
     if (results.some(({ queued }) => queued)) this.#bus.queued(controller);
-    return { claims: (await this.#taken(registration, worker, claimed)).claims, held };
+    return { ...(await this.#taken(registration, request, claimed)), held };
   }
 
-  async #take(registration: Registration, { worker, max, keys, messages }: ClaimRequest): Promise<Taken> {
+  async #take(registration: Registration, request: ClaimRequest): Promise<Taken> {
+    const { worker, max, keys, messages } = request;
     const claimed = await claimKeys(this.#database, {
       controller: registration.name,
       worker,
@@ -246,26 +250,34 @@ export class Claims {
       ...(keys ? { keys } : {}),
       ...(messages?.length ? { messages } : {}),
     });
-    return this.#taken(registration, worker, claimed);
+    return this.#taken(registration, request, claimed);
   }
 
   /** What was claimed as JSON texts, with a stretch of a watched type's events when there is one to map. */
-  async #taken(registration: Registration, worker: string, { keys, more }: Claimed): Promise<Taken> {
+  async #taken(registration: Registration, request: ClaimRequest, { keys, more }: Claimed): Promise<Taken> {
     const claims = await this.#keysOf(registration, keys);
+    let complete = !request.keys && !more && keys.length < request.max;
     if (registration.watches.length > 0) {
       const weight = keys.reduce((sum, { object }) => sum + Buffer.byteLength(object ?? ''), 0);
-      // Keys are claimed and results taken by now: without an answer the worker would hold them and not know.
-      const map = await this.#mapOf(registration, worker, largestAnswer - weight).catch((error: unknown) => {
+      try {
+        const map = await this.#mapOf(registration, request.worker, largestAnswer - weight);
+        if (map !== undefined) {
+          claims.push(map);
+          // There may be another one.
+          complete = false;
+        }
+      } catch (error) {
+        // Keys are claimed and results taken by now: without an answer the worker would hold them and not know.
         const about = { controller: registration.name, error: reasonOf(error) };
         this.#log('warn', 'events of a watched type cannot be claimed', about);
-      });
-      if (map !== undefined) claims.push(map);
+        complete = false;
+      }
     }
     this.#metrics.claimed(registration.name, keys);
     if (keys.length > 0) this.#bus.claimed(registration.name);
     // Whoever looked meanwhile found those keys locked.
     if (more) this.#bus.queued(registration.name);
-    return { claims, more };
+    return { claims, complete };
   }
 
   async #keysOf({ name: controller, claimSeconds }: Registration, keys: ClaimedKey[]): Promise<string[]> {

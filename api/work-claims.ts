@@ -18,8 +18,8 @@ export interface ClaimInput {
    */
   max: number;
   /**
-   * Wait up to so many seconds for the first key. A worker that hears by messages of keys too says so with `messages`, which may be
-   * empty: then it waits for keys that this replica queues, which come without a message as long as somebody waits for them.
+   * Wait up to so many seconds for the first key. A worker that hears of keys by messages, too, says so with `messages`, which may be
+   * empty: what other replicas queue is left to these for a moment, while what this one queues comes without a message to those who wait.
    * @minimum 0 must not be negative
    * @maximum 30 must be at most 30
    * @default 0

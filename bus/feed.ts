@@ -15,7 +15,7 @@ export class Feed {
   watches = false;
   /** Whether keys may wait that found no room, so that it is looked at when some were taken or confirmed. */
   limited = false;
-  /** The last count found that nothing was taken since the one before: the next one can wait. */
+  /** Of what is out nothing was taken between the last two looks at all queues: to count it again can wait for the next one. */
   stalled = false;
   /** Messages out: what was counted and what was sent since. Never too few, for only the feeder sends. */
   #out = 0;
@@ -39,11 +39,15 @@ export class Feed {
     this.#uncounted = 0;
   }
 
-  /** The table says that so many messages are out: the others were taken, and the window follows how fast. */
-  counted(seen: number): void {
+  /**
+   * The table says that so many messages are out: the others were taken, and the window follows how fast.
+   *
+   * @param regular in the look at all queues
+   */
+  counted(seen: number, regular: boolean): void {
     const now = performance.now();
     const out = seen + this.#uncounted;
-    this.stalled = out >= this.#out;
+    this.stalled = out > 0 && out >= this.#out && (regular || this.stalled);
     if (this.#out > out) this.#taken.push({ at: now, keys: this.#out - out });
     this.#taken = this.#taken.filter(one => one.at > now - 1_000);
     this.#out = out;

@@ -108,7 +108,8 @@ export class Controllers {
 
   /**
    * Claims the most urgent keys for messages that came from the controller's queue, which are used up by this: what they named
-   * and is still queued is sent again. `refused` are messages by foreign hands.
+   * and is still queued is sent again. `refused` are messages by foreign hands. Without any message and with `waitSeconds` it waits
+   * for keys that come without one: those which the replica that is asked queues while somebody waits there.
    *
    * @example
    * const { claims } = await client.controllers.claimForMessages('hello', { worker, max: keys.length, messages: keys });

@@ -37,7 +37,7 @@ describe('claimer', () => {
 
   const isPoll = ({ body }: Seen) => (body as { waitSeconds?: number }).waitSeconds !== undefined;
   /** No message comes until the stop. */
-  const silence: MessageSource = {
+  const noMessage: MessageSource = {
     isReady: () => true,
     take: (_, { signal }) => new Promise(resolve => signal?.addEventListener('abort', () => resolve(undefined))),
   };
@@ -46,7 +46,7 @@ describe('claimer', () => {
     let waiting = false;
     let acknowledged = 0;
     const messages: WorkMessages = { keys: [{ type: 'clusters', name: 'a' }], acknowledge: () => acknowledged++ };
-    // Nothing is asked of it: the stop is between the messages and the claim.
+    // The stop is between the messages and their claim.
     const claimer = claimerOf('http://127.0.0.1:9', {
       queue: {
         isReady: () => true,
@@ -85,7 +85,7 @@ describe('claimer', () => {
         take: async (_, { signal }) => {
           const name = names.shift();
           if (name !== undefined) return { keys: [{ type: 'clusters', name }], acknowledge: () => undefined };
-          return silence.take(1, { idleSeconds: 2, ...(signal && { signal }) });
+          return noMessage.take(1, { idleSeconds: 2, ...(signal && { signal }) });
         },
       },
       room: { take: () => Promise.resolve(5), settle: room => void settled.push(room) },
@@ -108,61 +108,53 @@ describe('claimer', () => {
     });
     const begun: string[] = [];
     const claimer = claimerOf(server.url, {
-      queue: silence,
+      queue: noMessage,
       room: { take: (_, part) => Promise.resolve(part === 'smaller' ? 2 : 3), settle: () => undefined },
       begin: ({ token }) => begun.push(token),
     });
     claimer.start();
     await until(() => polls.length === 2, { what: 'the next wait' });
     expect(begun).to.deep.equal(['token-without']);
-    expect(polls[0]).to.deep.equal({ worker: 'w', max: 2, messages: [], waitSeconds: 25 });
+    expect(polls[0]).to.deep.equal({ worker: 'w', max: 2, messages: [], waitSeconds: 10 });
     await claimer.stop();
     await server.stop();
   });
 
-  /** Says so many times that no message came for a while, once `ready`. */
-  function silentQueue(times: number, ready: () => boolean = () => true): MessageSource {
-    return {
+  /** What a claimer asks when its queue has told several times that no message came for a while. */
+  async function silence(answer: (wait: number, room: number) => object[] | undefined): Promise<number[]> {
+    const waits: number[] = [];
+    const server = await FakeServer.start((seen, response) => {
+      const { max, messages, waitSeconds } = seen.body as { max: number; messages?: []; waitSeconds: number };
+      if (!messages) waits.push(waitSeconds);
+      const claims = messages ? answer(waitSeconds, max) : [];
+      if (claims) json(response, 200, { claims });
+    });
+    let turns = 0;
+    const queue: MessageSource = {
       isReady: () => true,
       take: async (max, options) => {
-        await until(ready, { what: 'the wait besides' });
-        return times-- > 0 ? undefined : silence.take(max, options);
+        // The first call besides has been answered.
+        await until(() => server.seen.length > 1 || waits.length > 0, { what: 'the call besides' });
+        return ++turns <= 5 ? undefined : noMessage.take(max, options);
       },
     };
+    const claimer = claimerOf(server.url, { queue, room: { take: () => Promise.resolve(2), settle: () => undefined } });
+    claimer.start();
+    await until(() => turns > 5, { what: 'five times of silence' });
+    await claimer.stop();
+    await server.stop();
+    return waits;
   }
 
-  it('looks for keys whose messages are lost, when none came for a while, unless a call waits besides', async () => {
-    let polls = 0;
-    let looks = 0;
-    const server = await FakeServer.start((seen, response) => {
-      if ((seen.body as { waitSeconds: number }).waitSeconds > 0) polls++;
-      else {
-        looks++;
-        json(response, 200, { claims: [] });
-      }
-    });
-    let settled = 0;
-    const settle = () => {
-      settled++;
-    };
-    const waiting = claimerOf(server.url, {
-      queue: silentQueue(10, () => polls === 1),
-      room: { take: () => Promise.resolve(1), settle },
-    });
-    waiting.start();
-    await until(() => settled === 10, { what: 'ten times of silence' });
-    expect(looks).to.equal(0);
-    await waiting.stop();
-    await client.close();
-    const never = (signal: AbortSignal) =>
-      new Promise<number>(resolve => signal.addEventListener('abort', () => resolve(0)));
-    const busy = claimerOf(server.url, {
-      queue: silentQueue(1),
-      room: { take: (signal, part) => (part === 'smaller' ? never(signal) : Promise.resolve(1)), settle },
-    });
-    busy.start();
-    await until(() => looks === 1, { what: 'a look' });
-    await busy.stop();
-    await server.stop();
+  it('looks for keys whose messages are lost when none came for a while, and goes on while it finds some', async () => {
+    // There is plenty: each call besides brings as much as it asks for.
+    let number = 0;
+    const plenty = (_: number, max: number) => Array.from({ length: max }, () => claim(`key${number++}`));
+    expect((await silence(plenty)).length).to.be.at.least(4);
+  });
+
+  it('does not look for them where a call besides has found nothing more', async () => {
+    let answers = 0;
+    expect(await silence(() => (answers++ === 0 ? [claim('only')] : undefined))).to.deep.equal([]);
   });
 });

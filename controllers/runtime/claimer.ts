@@ -16,6 +16,10 @@ import type { Room } from './room.js';
 /** Seconds of a long poll, and of one that only bridges an outage of RabbitMQ. */
 const longPoll = 25;
 const bridgePoll = 2;
+/** Of one besides the messages; shorter, because for as long as it may last lost messages are not looked for otherwise. */
+const standingPoll = 10;
+/** Milliseconds after which one that waits has been looked for by the server. */
+const lookedFor = 1_000;
 /** Seconds without a message after which the queue is not believed to be all there is. */
 const idleCheck = 2;
 /** Most keys in one call. */
@@ -62,8 +66,9 @@ export class Claimer {
   #plenty = false;
   /** Has the second loop look whether there is something to do for it. */
   #wakeSecond: () => void = () => undefined;
-  /** The second loop waits for keys that come without a message, and for those whose message is lost. */
-  #standing = false;
+  /** Since when the second loop waits for keys without a message, and when an answer to it left none: by `performance.now()`. */
+  #waitsSince: number | undefined;
+  #emptyAt = -Infinity;
   /** Loops that are about to claim. */
   #near = 0;
   #messagesAt = -Infinity;
@@ -134,7 +139,7 @@ export class Claimer {
     const hears = this.#hears;
     const stands = hears && !goOn;
     this.#near++;
-    const taking = room.take(signal, !hears ? 'all' : stands ? 'smaller' : 'larger');
+    const taking = room.take(signal, !hears || bucket ? 'all' : stands ? 'smaller' : 'larger');
     let free = (await (stands ? this.#far(taking) : taking)) ?? 0;
     const took = (keys: number) => {
       room.settle(free - keys);
@@ -149,6 +154,7 @@ export class Claimer {
       if (!goOn && this.#hears !== hears) return;
       const claims = await (stands ? this.#stand(allowed, signal) : this.#ask(allowed, took, signal));
       signal.throwIfAborted(); // what came with it is released by the goodbye
+      if (!claims) return;
       backoff.reset();
       reachable(true);
       for (const claim of claims) begin(claim);
@@ -184,18 +190,19 @@ export class Claimer {
    * Claims by the messages of the queue, or while there is none by long polls.
    *
    * @param took told for how many keys there are messages
+   * @returns undefined: there was no need for a call
    */
-  async #ask(max: number, took: (keys: number) => void, signal: AbortSignal): Promise<Claim[]> {
+  async #ask(max: number, took: (keys: number) => void, signal: AbortSignal): Promise<Claim[] | undefined> {
     const { queue } = this.#options;
     if (!queue?.isReady()) return this.#poll({ max, waitSeconds: queue ? bridgePoll : longPoll }, signal);
     this.#wakeSecond();
     const messages = await this.#far(queue.take(max, { idleSeconds: this.#silent ? 0 : idleCheck, signal }));
     if (!messages) {
       signal.throwIfAborted();
-      if (!queue.isReady()) return [];
-      if (this.#standing) {
+      if (!queue.isReady()) return undefined;
+      if (this.#isLookedFor) {
         this.#silent = false;
-        return [];
+        return undefined;
       }
       const claims = await this.#poll({ max, waitSeconds: this.#silent ? bridgePoll : 0 }, signal);
       this.#silent = claims.length > 0;
@@ -220,21 +227,36 @@ export class Claimer {
 
   /** A long poll besides the messages. */
   async #stand(max: number, signal: AbortSignal): Promise<Claim[]> {
-    this.#standing = true;
+    if (this.#patient) this.#waitsSince = performance.now();
     try {
-      return await this.#poll({ max, waitSeconds: longPoll, messages: [] }, signal);
+      const claims = await this.#poll({ max, waitSeconds: standingPoll, messages: [] }, signal);
+      if (claims.length < max) this.#emptyAt = performance.now();
+      return claims;
     } finally {
-      this.#standing = false;
+      this.#waitsSince = undefined;
     }
+  }
+
+  /** Whether the second loop would have got what is queued and was told of by no message. */
+  get #isLookedFor(): boolean {
+    const now = performance.now();
+    if (now - this.#emptyAt < idleCheck * 1000) return true;
+    const waited = now - (this.#waitsSince ?? now);
+    // A server that is gone without a word answers nothing for long.
+    return waited > lookedFor && waited < standingPoll * 1000 + lookedFor;
+  }
+
+  /** A long poll's answer says nothing certain about the lease, which is counted from the question. */
+  get #patient(): boolean {
+    const { lease, claimSeconds } = this.#options;
+    return !this.#plenty && lease.left > claimSeconds() * 500;
   }
 
   async #poll(
     { waitSeconds, ...request }: { max: number; waitSeconds: number; messages?: [] },
     signal: AbortSignal,
   ): Promise<Claim[]> {
-    const { lease, claimSeconds } = this.#options;
-    // A long poll's answer says nothing certain about the lease, which is counted from the question.
-    const patient = !this.#plenty && lease.left > claimSeconds() * 500;
+    const patient = this.#patient;
     // Where there is plenty, the answer comes at once, and what ends meanwhile is reported with the next claim.
     const call = this.#call({ ...request, waitSeconds: patient ? waitSeconds : 0 }, signal);
     const claims = (await (patient ? this.#far(call) : call))?.claims ?? [];

@@ -4,6 +4,25 @@ import { pause } from '../../client/index.js';
 import { json } from '../../client/testing/fake-server.js';
 import { claim, FakeApi, type Result } from '../../test/fake-api.js';
 import { until } from '../../test/until.js';
+import { Room } from './room.js';
+
+describe('the room of a worker', () => {
+  const { signal } = new AbortController();
+
+  it('is shared by two kinds of claims: the second never has all of it', async () => {
+    let held = 0;
+    const room = new Room({ slots: 8, ahead: false, held: () => held });
+    expect(await room.take(signal, 'larger')).to.equal(4);
+    expect(await room.take(signal, 'smaller')).to.equal(2);
+    expect(await room.take(signal, 'larger')).to.equal(1);
+    // A single one is for the first kind.
+    const smaller = room.take(signal, 'smaller');
+    expect(await room.take(signal, 'larger')).to.equal(1);
+    held = 4;
+    room.settle(8);
+    expect(await smaller).to.equal(2);
+  });
+});
 
 describe('worker, and how much it claims and begins', () => {
   let api: FakeApi;

@@ -50,7 +50,7 @@ export class Room {
    * Claims in batches cost a tenth: while every slot has its next key it waits for half of all, else a moment longer for a quarter,
    * because slow runs must not keep the free slots from others.
    *
-   * @param part of what is free: the larger half, so that there is some for another claim, or the smaller one, which is never all
+   * @param part of what is free, where that is little: the larger half, at least one, or the smaller one, which may have to wait for more
    */
   async take(signal: AbortSignal, part: Part = 'all'): Promise<number> {
     const onAbort = () => this.look();
