@@ -27,7 +27,7 @@ export interface LineOptions {
   take: (request: ClaimRequest) => Promise<Taken>;
   /** Calls a listener whenever there may be new keys, until the returned function is called; `here`: they are kept for this line. */
   listen: (listener: (here: boolean) => void) => () => void;
-  /** What was kept for this line is taken; `all`: nothing was since. */
+  /** What was kept for this line is taken; `all`: nothing was kept since. */
   taken: (all: boolean) => void;
   /** A worker left while it was served. */
   lost: (worker: string) => Promise<void>;

@@ -31,10 +31,7 @@ export interface Renewal {
   changed: string[];
 }
 
-/**
- * Milliseconds between two lines. A worker that hears nothing for twice as long no longer believes in its claims: this side would
- * have cut its lease to 1.5 s.
- */
+/** Milliseconds between two lines. */
 const interval = 700;
 
 /**

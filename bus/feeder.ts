@@ -44,8 +44,8 @@ export interface FeederOptions {
  *
  * A key that is queued costs one statement, which marks it, and its message; the broker's confirmations, each of which waits for
  * its disk, are not waited for. What is refused, or lost with the connection, is unmarked and sent again. Messages out are
- * counted ten times a second, and where the window seems full, unless nobody reads the queue. Of keys that are claimed over HTTP alone the messages stay: a
- * queue that nobody reads is emptied before it grows for ever.
+ * counted ten times a second, and where the window seems full, unless nobody reads the queue. Of keys that are claimed over HTTP
+ * alone the messages stay: a queue that nobody reads is emptied before it grows for ever.
  */
 export class Feeder {
   readonly #database: Database;

@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import { once } from 'node:events';
+import type { ServerResponse } from 'node:http';
 import { failure, json } from '../../client/testing/fake-server.js';
 import { claim, FakeApi } from '../../test/fake-api.js';
 import { until } from '../../test/until.js';
@@ -175,26 +176,78 @@ describe('worker, and the lease that its claims live by', () => {
     expect(api.results[0]).to.include({ result: 'done' });
   });
 
-  it('believes in its claims for 1.5 s from a renewal where no stream has come, which may be broken for the server', async () => {
+  it('believes in its claims for 1.5 s from a renewal that was answered, whatever lines the stream brings', async () => {
     api.instead.set('/controllers/c', (seen, response) =>
       json(response, 200, { ...(seen.body as object), name: 'c', claimSeconds: 15 }),
     );
+    let silent = false;
     api.instead.set('/renew', (seen, response) => {
-      if (seen.url.searchParams.has('stream')) return;
-      json(response, 200, { expiresInSeconds: 15, lost: [], changed: [], held: ['token-a'] });
+      if (seen.url.searchParams.has('stream')) api.stream(response);
+      else if (!silent) json(response, 200, { expiresInSeconds: 15, lost: [], changed: [], held: ['token-a'] });
     });
     api.claims = [[claim('a')]];
     const story: boolean[] = [];
     await api.work({
       reconcile: async (_, context) => {
         await until(() => context.remaining() > 10_000, { what: 'certainty' });
-        api.instead.set('/renew', () => undefined);
+        silent = true;
+        const before = api.lines;
         await until(() => context.remaining() === 0, { what: 'doubt', deadline: 8_000 });
+        expect(api.lines).to.be.above(before + 3);
         story.push(context.signal.aborted);
       },
     });
     await until(() => story.length > 0, { what: 'the end', deadline: 9_000 });
     expect(story).to.deep.equal([false]);
+  });
+
+  /** What a worker believes of a claim whose answer is held back while renewals are answered by `renew`, one after the other. */
+  async function believed(renew: ((response: ServerResponse) => void)[]): Promise<number> {
+    api.instead.set('/controllers/c', (seen, response) =>
+      json(response, 200, { ...(seen.body as object), name: 'c', claimSeconds: 15 }),
+    );
+    let answer: () => void = () => undefined;
+    api.instead.set('/claims', (_, response) => {
+      api.instead.delete('/claims');
+      answer = () => json(response, 200, { claims: [claim('a')] });
+    });
+    api.instead.set('/renew', (seen, response) => {
+      if (seen.url.searchParams.has('stream')) api.stream(response);
+      else renew.shift()?.(response);
+    });
+    let remaining: number | undefined;
+    await api.work({
+      reconcile: (_, context) => {
+        remaining = context.remaining();
+        return Promise.resolve();
+      },
+    });
+    // The next renewal is not answered.
+    await until(() => renew.length === 0, { what: 'the last renewal' });
+    const before = api.lines;
+    await until(() => api.lines > before, { what: 'time for its answer' });
+    answer();
+    await until(() => remaining !== undefined, { what: 'the run' });
+    return remaining ?? NaN;
+  }
+  const renewed = (response: ServerResponse) =>
+    json(response, 200, { expiresInSeconds: 15, lost: [], changed: [], held: [] });
+
+  it('believes in a claim that comes while its lease is renewed', async () => {
+    expect(await believed([renewed, renewed, renewed])).to.be.above(10_000);
+  });
+
+  it('does not believe in a claim that may be older than its lease, before a renewal tells of it', async () => {
+    const refused = (response: ServerResponse) => failure(response, 503, 'Unavailable');
+    // Every 200 ms after one that failed.
+    const gap = Array.from({ length: 10 }, () => refused);
+    expect(await believed([renewed, ...gap, renewed])).to.equal(0);
+  });
+
+  it('does not believe in a claim that comes after a renewal which found no lease', async () => {
+    const over = (response: ServerResponse) =>
+      json(response, 200, { expiresInSeconds: 0, lost: [], changed: [], held: [] });
+    expect(await believed([renewed, over])).to.equal(0);
   });
 
   it('does not believe in its claims because a broken stream is open again and others are claimed, before a renewal told what it lost', async () => {

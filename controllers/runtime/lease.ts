@@ -21,10 +21,11 @@ export interface LeaseEvents {
 }
 
 /**
- * A stream sends a line every 0.7 s. Without one for so many milliseconds the server may have seen it break, which this side need
- * not have noticed, and given the claims to others 1.5 s later.
+ * A server that sees the stream break, or learns late that one was broken, cuts the lease to 1.5 s, whatever this side knows of it. A
+ * renewal that is sent afterwards extends it again; so for so many milliseconds from the sending of one that was answered nothing can
+ * have been given to others. Lines of the stream prove less: those that came while a process was frozen look new when it goes on.
  */
-const longestSilence = 1450;
+const believable = 1450;
 /** Milliseconds after which a claim that is still unknown counts as lost although no call failed: answers may be slow. */
 const slowestAnswer = 5000;
 /** Milliseconds from a claim that failed to the first renewal which tells what it claimed, at most. */
@@ -45,11 +46,13 @@ export class Lease {
   readonly #stop = new AbortController();
   #loops: Promise<unknown> = Promise.resolve();
   #until = -Infinity;
-  /** When the stream last sent a line; undefined while there is none. */
-  #heard: number | undefined;
+  /** Whether the stream is open, as far as this side knows. */
+  #streams = false;
   /** When the last stream broke. The server then cuts the lease short, so only what was renewed since counts. */
   #brokenAt = -Infinity;
   #renewedAt = -Infinity;
+  /** When it turned out last that the lease may have been over before the one that there is now. */
+  #gapAt = -Infinity;
   /** Tokens that the worker does not know, and since when renewals tell of them. */
   #unknown = new Map<string, number>();
   #claimFailedAt = -Infinity;
@@ -83,19 +86,17 @@ export class Lease {
     await this.#loops;
   }
 
-  /** Milliseconds for which the claims are certainly held if nothing more is heard; negative when they may be lost. */
+  /** Milliseconds that the lease lasts unless the server cuts it short; negative when it may be over. */
   get left(): number {
     return this.#until - performance.now();
   }
 
-  /** The same, but 0 while the connection that the server watches is in doubt: enough to begin a call to the outside? */
+  /** The same, but 0 while the server may have cut the lease short: enough to begin a call to the outside? */
   get certain(): number {
     const now = performance.now();
     // A stream that is open again does not tell what was lost between; only a renewal does.
-    const renewed = this.#renewedAt > this.#brokenAt;
-    // One that is being opened may have broken too, as far as the server knows: then the last renewal is as good as a line.
-    const trusted = renewed && now - (this.#heard ?? this.#renewedAt) < longestSilence;
-    return trusted ? Math.max(0, this.#until - now) : 0;
+    const renewed = this.#renewedAt > this.#brokenAt && now - this.#renewedAt < believable;
+    return renewed ? Math.max(0, this.#until - now) : 0;
   }
 
   /** Waits until the claims are certainly held for some milliseconds; rejects with the reason of `signal`. */
@@ -109,9 +110,11 @@ export class Lease {
 
   /**
    * A claim was sent at this time and brought something, with a lease of so many seconds: an extension of the one that there was,
-   * as far as that is certain. Else it may have been lost, with all that was held, and this be a new one; a renewal tells.
+   * as far as that is certain. Else it may have been lost, with all that was held, and this be a new one; a renewal tells. So does it
+   * of what comes late, which may have been claimed under a lease that is over.
    */
   claimed(sentAt: number, seconds: number): void {
+    if (sentAt < this.#gapAt) this.#brokenAt = performance.now();
     if (this.certain > 0) this.#extended(sentAt, seconds);
     else this.#ask();
   }
@@ -132,8 +135,16 @@ export class Lease {
   }
 
   #extended(sentAt: number, seconds: number): void {
+    const isFirst = this.#renewedAt === -Infinity;
+    if (!isFirst && sentAt - this.#renewedAt >= believable) this.#gapAt = performance.now();
     this.#until = Math.max(this.#until, sentAt + seconds * 1000);
     this.#renewedAt = Math.max(this.#renewedAt, sentAt);
+  }
+
+  /** There was none any more. What was claimed since has another one, which a renewal is to tell of. */
+  #ended(sentAt: number): void {
+    this.#until = Math.min(this.#until, sentAt);
+    this.#gapAt = performance.now();
   }
 
   async #renewals(): Promise<void> {
@@ -143,10 +154,10 @@ export class Lease {
       const renewed = await this.#renew(signal);
       // Asked for while this one was under way, which may be older than what is to be renewed.
       if (renewed && this.#askedAt >= beganAt && this.certain <= 0) continue;
-      // More often than the 1.5 s to which a late report of a broken stream may cut the lease.
-      const regular = Math.min(1000, this.#seconds() * 150);
+      // With time for the answer within what is believable.
+      const regular = Math.min(800, this.#seconds() * 150);
       // Without a stream the lease may be down to 1.5 s.
-      const wait = !renewed ? retryTime : this.#heard === undefined ? Math.min(500, regular) : regular;
+      const wait = !renewed ? retryTime : this.#streams ? regular : Math.min(500, regular);
       await Promise.race([pause(wait, signal), new Promise<void>(resolve => (this.#wake = resolve))]);
     }
   }
@@ -158,7 +169,8 @@ export class Lease {
       const renewal = await this.#controllers.renew(this.#controller, { worker: this.#worker }, signal);
       const held = new Set(renewal.held);
       this.#events.heard();
-      this.#extended(sentAt, renewal.expiresInSeconds);
+      if (renewal.expiresInSeconds > 0) this.#extended(sentAt, renewal.expiresInSeconds);
+      else this.#ended(sentAt);
       this.#report({ ...renewal, lost: tokens.filter(token => !held.has(token)) });
       this.#findUnknown(renewal);
       this.#contact(true);
@@ -184,7 +196,7 @@ export class Lease {
   async #listen(backoff: Backoff, signal: AbortSignal): Promise<void> {
     try {
       for await (const renewal of this.#controllers.renewStream(this.#controller, this.#worker, signal)) {
-        this.#heard = performance.now();
+        this.#streams = true;
         this.#events.heard();
         this.#report(renewal);
         backoff.reset();
@@ -192,8 +204,8 @@ export class Lease {
     } catch (error) {
       if (!signal.aborted && !isPlatformError(error, 'NotFound')) this.#contact(false, error);
     }
-    if (this.#heard === undefined) return;
-    this.#heard = undefined;
+    if (!this.#streams) return;
+    this.#streams = false;
     this.#brokenAt = performance.now();
     this.#ask();
   }
