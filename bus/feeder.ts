@@ -181,10 +181,10 @@ export class Feeder {
     const unclear: string[] = [];
     for (const controller of woken) {
       const feed = this.#feeds.get(controller);
-      const filled = feed && this.#rabbit.isPrepared(controller) && (await this.#fill(controller, feed, false));
+      const prepared = this.#rabbit.isPrepared(controller);
+      const filled = feed && prepared && (await this.#fill(controller, feed, false));
       // A full queue that nobody reads: it had 440 counts a second where its type was written 500 times.
-      if (feed?.stalled && filled === false && !feed.watches && this.#rabbit.isPrepared(controller))
-        feed.limited = true;
+      if (feed?.stalled && prepared && !filled && !feed.watches) feed.limited = true;
       else if (!filled || feed.watches) unclear.push(controller);
     }
     if (performance.now() - this.#lookedAt >= lookEvery) await this.#look();

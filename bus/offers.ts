@@ -65,7 +65,6 @@ export class Offers {
       stopHearing();
       stand.listeners.delete(listener);
       if (stand.listeners.size > 0) return;
-      clearTimeout(stand.closing);
       stand.closing = setTimeout(() => {
         this.#stands.delete(controller);
         this.#leave(controller, stand);

@@ -82,10 +82,10 @@ describe('claimer', () => {
     const claimer = claimerOf(server.url, {
       queue: {
         isReady: () => true,
-        take: async (_, { signal }) => {
+        take: async (max, options) => {
           const name = names.shift();
           if (name !== undefined) return { keys: [{ type: 'clusters', name }], acknowledge: () => undefined };
-          return noMessage.take(1, { idleSeconds: 2, ...(signal && { signal }) });
+          return noMessage.take(max, options);
         },
       },
       room: { take: () => Promise.resolve(5), settle: room => void settled.push(room) },

@@ -15,6 +15,13 @@ describe('worker, and the lease that its claims live by', () => {
 
   afterEach(() => api.stop());
 
+  /** Has the worker's claims hold for 15 s. */
+  function claimForLong(): void {
+    api.instead.set('/controllers/c', (seen, response) =>
+      json(response, 200, { ...(seen.body as object), name: 'c', claimSeconds: 15 }),
+    );
+  }
+
   it('gives back claims whose answer was lost', async () => {
     api.instead.set('/claims', (_, response) => {
       api.instead.delete('/claims');
@@ -136,9 +143,7 @@ describe('worker, and the lease that its claims live by', () => {
       api.claims.push([claim('a')]);
       api.held = ['token-a'];
     });
-    api.instead.set('/controllers/c', (seen, response) =>
-      json(response, 200, { ...(seen.body as object), name: 'c', claimSeconds: 15 }),
-    );
+    claimForLong();
     let begun = false;
     const reconcile = async (_: unknown, context: Context) => {
       begun = true;
@@ -177,9 +182,7 @@ describe('worker, and the lease that its claims live by', () => {
   });
 
   it('believes in its claims for 1.5 s from a renewal that was answered, whatever lines the stream brings', async () => {
-    api.instead.set('/controllers/c', (seen, response) =>
-      json(response, 200, { ...(seen.body as object), name: 'c', claimSeconds: 15 }),
-    );
+    claimForLong();
     let silent = false;
     api.instead.set('/renew', (seen, response) => {
       if (seen.url.searchParams.has('stream')) api.stream(response);
@@ -203,9 +206,7 @@ describe('worker, and the lease that its claims live by', () => {
 
   /** What a worker believes of a claim whose answer is held back while renewals are answered by `renew`, one after the other. */
   async function believed(renew: ((response: ServerResponse) => void)[]): Promise<number> {
-    api.instead.set('/controllers/c', (seen, response) =>
-      json(response, 200, { ...(seen.body as object), name: 'c', claimSeconds: 15 }),
-    );
+    claimForLong();
     let answer: () => void = () => undefined;
     api.instead.set('/claims', (_, response) => {
       api.instead.delete('/claims');
