@@ -1,6 +1,7 @@
 import type { Database, Queries } from './database.js';
 import { insistOn } from './races.js';
-import { enqueueAll, relayAll } from './resync.js';
+import { enqueueAll } from './enqueue.js';
+import { relayAll } from './resync.js';
 
 /** A controller's registration: what it reconciles and what else it watches. */
 export interface Registration {
@@ -223,7 +224,8 @@ const countedKeys = 100_000;
 
 /**
  * Counts the keys of controllers, of all or of one, from indexes alone and each state up to `limit`. What a state has beyond
- * that is not counted.
+ * that is not counted. The oldest one is looked for among the next 1,000 of each priority: namespaces are served in turn and in
+ * each the oldest key first, so the oldest of every namespace is among the next, one or two for each of them.
  */
 export async function summarizeWork(
   database: Database,
@@ -238,8 +240,16 @@ export async function summarizeWork(
           and w.last_error is not null and w.not_before < 'infinity' limit $2) q) as failing,
         (select count(*) from (select from syncsets.work w where w.controller = c.name and w.state = 'waiting'
           and w.not_before = 'infinity' limit $2) q) as parked,
-        coalesce(extract(epoch from clock_timestamp() - (select w.queued_at from syncsets.work w where w.controller = c.name
-          and w.state = 'queued' order by w.queued_at limit 1)), 0)::double precision as "oldestSeconds",
+        coalesce(extract(epoch from clock_timestamp() - (
+          with recursive urgency (priority) as (
+            (select w.priority from syncsets.work w where w.controller = c.name and w.state = 'queued' order by w.priority desc limit 1)
+            union all
+            select (select w.priority from syncsets.work w where w.controller = c.name and w.state = 'queued'
+              and w.priority < u.priority order by w.priority desc limit 1) from urgency u where u.priority is not null
+          )
+          select min(n.queued_at) from urgency u cross join lateral (
+            select w.queued_at from syncsets.work w where w.controller = c.name and w.state = 'queued' and w.priority = u.priority
+            order by w.rank limit 1000) n)), 0)::double precision as "oldestSeconds",
         (select count(*) from syncsets.workers k where k.controller = c.name and k.expires_at > clock_timestamp()) as workers,
         syncsets.rfc3339(c.seen_at) as "seenAt",
         (select coalesce(jsonb_agg(jsonb_build_object('type', m.type, 'behind', greatest(t.version - m.version, 0),

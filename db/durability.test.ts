@@ -8,7 +8,8 @@ import { Database } from './database.js';
 import { EmbeddedPostgres } from './embedded.js';
 import { migrate } from './migrate.js';
 import { ensureTypes } from './types.js';
-import { claimKeys, enqueueKeys } from './work.js';
+import { enqueueKeys } from './enqueue.js';
+import { claimKeys } from './work.js';
 
 describe('claims', function () {
   this.timeout(60_000);

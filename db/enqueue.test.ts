@@ -1,10 +1,12 @@
 import { expect } from 'chai';
 import { createDatabase, createDatabaseSorting, type TestDatabase } from '../test/postgres.js';
 import { registrationOf } from '../test/registration.js';
-import { registerController } from './controllers.js';
+import { until } from '../test/until.js';
+import { registerController, summarizeWork } from './controllers.js';
 import { Database } from './database.js';
 import { ensureTypes } from './types.js';
-import { claimKeys, enqueueKeys, finishKeys } from './work.js';
+import { enqueueKeys } from './enqueue.js';
+import { claimKeys, finishKeys } from './work.js';
 
 describe('keys that are enqueued together', () => {
   let own: TestDatabase;
@@ -64,6 +66,102 @@ describe('keys that are enqueued together', () => {
     const { count } = await enqueueKeys(database, 'ctl', [all], now);
     expect(count).to.equal(4);
     expect((await claim()).map(({ name }) => name)).to.deep.equal(['c', 'a', 'd', 'b']);
+  });
+
+  it('are served namespace by namespace in turn', async () => {
+    await store('m', ['a', 'b', 'c']);
+    await store('n', ['a', 'b', 'c']);
+    await enqueueKeys(database, 'ctl', [all], now);
+    const served = await claim();
+    expect(served.map(({ name }) => name).join('')).to.equal('aabbcc');
+    for (const turn of [0, 2, 4]) {
+      expect(served.slice(turn, turn + 2).map(({ namespace }) => namespace)).to.have.members(['m', 'n']);
+    }
+    // Another namespace is next in turn, behind one key of each.
+    await store('o', ['late']);
+    const back = served.map(key => ({ ...key, result: 'released' as const }));
+    await finishKeys(database, 'ctl', back);
+    await enqueueKeys(database, 'ctl', [{ ...all, namespace: 'o' }], now);
+    expect((await claim()).findIndex(({ namespace }) => namespace === 'o')).to.be.at.most(4);
+  });
+
+  it('are merged with the keys that are queued, at work or waiting', async () => {
+    await store('n', ['fresh', 'queued', 'claimed', 'waiting']);
+    const name = (one: string) => ({ type: 'things', namespace: 'n', name: one });
+    await enqueueKeys(database, 'ctl', [name('claimed')], now);
+    await claim();
+    await enqueueKeys(database, 'ctl', [name('queued')], now);
+    await enqueueKeys(database, 'ctl', [name('waiting')], { ...now, afterSeconds: 3_600 });
+    expect(await enqueueKeys(database, 'ctl', [all], now)).to.deep.equal({ count: 4, woken: true });
+    const rows = await database.query<{ name: string; state: string; dirty: boolean }>({
+      text: 'select name, state, dirty from syncsets.work order by name',
+    });
+    expect(rows).to.deep.equal([
+      { name: 'claimed', state: 'claimed', dirty: true },
+      { name: 'fresh', state: 'queued', dirty: false },
+      { name: 'queued', state: 'queued', dirty: false },
+      { name: 'waiting', state: 'queued', dirty: false },
+    ]);
+  });
+
+  it('wait for their time when they are enqueued for later', async () => {
+    await store('n', ['a', 'b']);
+    expect(await enqueueKeys(database, 'ctl', [all], { ...now, afterSeconds: 3_600 })).to.deep.equal({
+      count: 2,
+      woken: false,
+    });
+    expect(await claim()).to.deep.equal([]);
+    expect((await summarizeWork(database)).get('ctl')).to.include({ queued: 0, waiting: 2, oldestSeconds: 0 });
+  });
+
+  it('are all there when another call queues one of them at the same moment', async () => {
+    await store('n', ['a', 'b', 'c']);
+    let enqueued: Promise<unknown> = Promise.resolve();
+    await database.transaction(async queries => {
+      await enqueueKeys(queries, 'ctl', [{ type: 'things', namespace: 'n', name: 'b' }], now);
+      enqueued = enqueueKeys(database, 'ctl', [all], now);
+      await until(
+        async () => {
+          const waiting = await database.query({
+            text: `select from pg_stat_activity where wait_event_type = 'Lock' and query like '%enqueue_objects%'`,
+          });
+          return waiting.length > 0;
+        },
+        { what: 'the call that selects to wait for the one that names' },
+      );
+    });
+    expect(await enqueued).to.deep.equal({ count: 3, woken: true });
+    expect((await claim()).map(({ name }) => name)).to.have.members(['a', 'b', 'c']);
+  });
+
+  it('tell how long the oldest of them has waited, of whatever namespace and priority it is', async () => {
+    const oldest = async () => Math.round((await summarizeWork(database)).get('ctl')?.oldestSeconds ?? NaN);
+    expect(await oldest()).to.equal(0);
+    for (const namespace of ['m', 'n'])
+      await store(
+        namespace,
+        Array.from({ length: 1_500 }, (_, i) => `key-${i}`),
+      );
+    for (const priority of [-5, 10, 0]) {
+      await enqueueKeys(database, 'ctl', [{ type: 'things', namespace: 'o', name: `alone-${priority}` }], {
+        ...now,
+        priority,
+      });
+    }
+    await enqueueKeys(database, 'ctl', [all], now);
+    const age = (where: string, seconds: number) =>
+      database.query({
+        text: `update syncsets.work set queued_at = clock_timestamp() - make_interval(secs => $1) where ${where}`,
+        values: [seconds],
+      });
+    await age('true', 100);
+    expect(await oldest()).to.equal(100);
+    await age(`namespace = 'n' and name = 'key-0'`, 200);
+    expect(await oldest()).to.equal(200);
+    await age(`name = 'alone-10'`, 300);
+    expect(await oldest()).to.equal(300);
+    await age(`name = 'alone--5'`, 400);
+    expect(await oldest()).to.equal(400);
   });
 
   it('are locked in one order by selectors, names and results, also where the database sorts texts as people do', async () => {

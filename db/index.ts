@@ -62,9 +62,9 @@ export {
   type Registration,
   type WorkSummary,
 } from './controllers.js';
+export { enqueueKeys, type EnqueueTarget } from './enqueue.js';
 export {
   claimKeys,
-  enqueueKeys,
   finishAndClaimKeys,
   finishKeys,
   heldClaims,
@@ -77,7 +77,6 @@ export {
   type Claimed,
   type ClaimedKey,
   type ClaimedMap,
-  type EnqueueTarget,
   type KeyResult,
   type WorkRow,
 } from './work.js';

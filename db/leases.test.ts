@@ -5,7 +5,8 @@ import { until } from '../test/until.js';
 import { deleteController, registerController } from './controllers.js';
 import { Database } from './database.js';
 import { ensureTypes } from './types.js';
-import { claimKeys, enqueueKeys, finishKeys, listWork, wakeDueWork } from './work.js';
+import { enqueueKeys } from './enqueue.js';
+import { claimKeys, finishKeys, listWork, wakeDueWork } from './work.js';
 
 const controller = 'ctl';
 

@@ -2,8 +2,8 @@ import { findController } from './controllers.js';
 import type { Database, Queries } from './database.js';
 import { priorityOf } from './events.js';
 import { insistOn } from './races.js';
-import { enqueueAll } from './resync.js';
-import { enqueueKeys, type ClaimedMap, type EnqueueTarget } from './work.js';
+import { enqueueAll, enqueueKeys, type EnqueueTarget } from './enqueue.js';
+import type { ClaimedMap } from './work.js';
 
 /**
  * Claims a stretch of the events that a controller has yet to map, of one of its watched types, for a worker that has a

@@ -9,7 +9,8 @@ import { maintainEventLog, measureEventLog } from './event-partitions.js';
 import { reseal, type SealedRow } from './sealed.js';
 import { ensureTypes } from './types.js';
 import { takeUnsent } from './sent-keys.js';
-import { claimKeys, enqueueKeys, heldClaims, listWork, wakeDueWork, type ClaimedKey } from './work.js';
+import { enqueueKeys } from './enqueue.js';
+import { claimKeys, heldClaims, listWork, wakeDueWork, type ClaimedKey } from './work.js';
 import { parcel, writeWith, type WriteItem } from './write.js';
 
 /** Objects of each type, and keys of the controller. */

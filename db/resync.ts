@@ -1,57 +1,10 @@
 import type { Queries } from './database.js';
-import type { Key } from './read.js';
-
-/** So many keys are made by one statement: they take a second or two, and a statement is ended after 60 s. */
-const page = 10_000;
+import { enqueueAll, page } from './enqueue.js';
 
 /** What one step of the work relay did: how many events it passed and which controllers have new keys. */
 export interface RelayStep {
   events: number;
   woken: string[];
-}
-
-/**
- * Enqueues all keys of a controller, below the priority of any change: every object of a type, or of all (`*`); of a task its
- * one key. In pages, since there may be millions of them; the caller's transaction makes them one. Returns whom to wake.
- */
-export async function enqueueAll(
-  queries: Queries,
-  controller: string,
-  type: string,
-  reason: string,
-): Promise<string[]> {
-  if (type === '-') {
-    const [row] = await queries.query<{ woken: string[] }>({
-      text: `select syncsets.enqueue(array[row($1, '-', '', $1, null, null, -10, $2)::syncsets.key]) as woken`,
-      values: [controller, reason],
-    });
-    return row?.woken ?? [];
-  }
-  const types =
-    type === '*'
-      ? await queries.query<{ type: string }>({ text: 'select type from syncsets.types order by type' })
-      : [{ type }];
-  const woken = new Set<string>();
-  for (const { type } of types) {
-    let after: Key | null = { namespace: '', name: '' };
-    while (after) {
-      const [made]: { woken: string[]; last: Key | null }[] = await queries.query({
-        text: `with page as materialized (
-            select o.type, o.namespace, o.name, o.uid, o.version from syncsets.objects o
-            where o.type = $3 and (o.namespace, o.name) > ($4, $5) order by o.namespace, o.name limit $6
-          )
-          select syncsets.enqueue_in_order(coalesce(array_agg(
-              row($1, p.type, p.namespace, p.name, p.uid, p.version, -10, $2)::syncsets.key order by p.namespace, p.name), '{}')) as woken,
-            (select jsonb_build_object('namespace', l.namespace, 'name', l.name) from page l
-              order by l.namespace desc, l.name desc limit 1) as last
-          from page p`,
-        values: [controller, reason, type, after.namespace, after.name, page],
-      });
-      for (const one of made?.woken ?? []) woken.add(one);
-      after = made?.last ?? null;
-    }
-  }
-  return [...woken];
 }
 
 /**

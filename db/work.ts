@@ -1,7 +1,7 @@
 import type { Database, Queries } from './database.js';
+import { enqueueKeys, type EnqueueTarget } from './enqueue.js';
 import { insist, insistOn } from './races.js';
 import type { Key } from './read.js';
-import { selectorSql, type Selector } from './selectors.js';
 import type { ClaimReference } from './write.js';
 
 /** A claimed key with the object as it is now; `object` is JSON text, null when the object is gone. */
@@ -47,9 +47,6 @@ export interface KeyResult extends Key {
   /** What to enqueue for the controller with it. */
   enqueue?: EnqueueTarget[];
 }
-
-/** Keys to enqueue: named ones, or all of a type that a selector matches. */
-export type EnqueueTarget = ({ type: string } & Key) | { type: string; namespace?: string; selector: Selector };
 
 /** A key in the work table, for people. */
 export interface WorkRow extends Key {
@@ -185,61 +182,6 @@ function inOrder(rows: FinishedRow[]): { held: boolean; queued: boolean }[] {
   const answers: { held: boolean; queued: boolean }[] = [];
   for (const { i, state, queued } of rows) answers[i] = { held: state === 'ok', queued };
   return answers;
-}
-
-/**
- * Enqueues keys for a controller at a priority, after some seconds if given. Returns how many keys that are, and whether
- * workers should be woken. Nothing is enqueued for a controller that is deleted meanwhile: its rows would stay for ever.
- */
-export async function enqueueKeys(
-  queries: Queries,
-  controller: string,
-  targets: EnqueueTarget[],
-  options: { priority: number; afterSeconds?: number; reason: string },
-): Promise<{ count: number; woken: boolean }> {
-  let count = 0;
-  let woken = false;
-  const named = targets.flatMap(target => ('name' in target ? [target] : []));
-  const delay = options.afterSeconds ?? null;
-  const enqueued = (rows: { count: number; woken: string[] }[]) => {
-    count += rows[0]?.count ?? 0;
-    woken ||= (rows[0]?.woken.length ?? 0) > 0;
-  };
-  if (named.length > 0) {
-    enqueued(
-      await queries.query<{ count: number; woken: string[] }>({
-        name: 'enqueue-named',
-        text: `select e.count, e.woken from (select from syncsets.controllers c where c.name = $1 for key share) registered
-          cross join lateral syncsets.enqueue_named($1, $2, $3, $4, $5, $6, clock_timestamp() + make_interval(secs => $7)) e`,
-        values: [
-          controller,
-          named.map(key => key.type),
-          named.map(key => key.namespace),
-          named.map(key => key.name),
-          options.priority,
-          options.reason,
-          delay,
-        ],
-      }),
-    );
-  }
-  for (const target of targets) {
-    if ('name' in target) continue;
-    const values: unknown[] = [controller, target.type, options.priority, options.reason, delay];
-    const conditions = selectorSql(target.selector, 'o', values);
-    if (target.namespace !== undefined) conditions.push(`o.namespace = $${values.push(target.namespace)}`);
-    enqueued(
-      await queries.query<{ count: number; woken: string[] }>({
-        text: `with registered as materialized (select from syncsets.controllers c where c.name = $1 for key share)
-          select count(*), syncsets.enqueue_in_order(coalesce(array_agg(
-              row($1, o.type, o.namespace, o.name, o.uid, o.version, $3::integer, $4)::syncsets.key order by o.namespace, o.name), '{}'),
-            clock_timestamp() + make_interval(secs => $5)) as woken
-          from syncsets.objects o where o.type = $2 and exists (select from registered) ${conditions.map(condition => `and ${condition}`).join(' ')}`,
-        values,
-      }),
-    );
-  }
-  return { count, woken };
 }
 
 /** Extends a worker's lease, or begins it; false: it had run out, and everything that the worker held is lost. */
