@@ -25,4 +25,21 @@ describe('work over HTTP', () => {
     await server.stop();
     expect(codes).to.deep.equal(['NotJson', 'NotJson', 'NotJson', 'NotJson']);
   });
+
+  it('rejects, and does not throw at once, where a name cannot stand in an address', async () => {
+    const client = connect({ url: 'http://127.0.0.1:1' });
+    const { controllers } = client;
+    const half = '\ud800';
+    const calls = [
+      () => controllers.read(half),
+      () => controllers.work(half),
+      () => controllers.renew(half, { worker: 'w' }),
+      () => controllers.claim(half, { worker: 'w', max: 1 }),
+    ];
+    const outcomes = await Promise.allSettled(calls.map(call => call()));
+    await client.close();
+    for (const outcome of outcomes) {
+      expect(outcome.status === 'rejected' && outcome.reason).to.be.instanceOf(URIError);
+    }
+  });
 });

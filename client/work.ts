@@ -48,7 +48,7 @@ export class Controllers {
    * @example
    * const { claimSeconds } = await client.controllers.read('hello');
    */
-  read(name: string, signal?: AbortSignal): Promise<ControllerView> {
+  async read(name: string, signal?: AbortSignal): Promise<ControllerView> {
     return this.#get(`/${encodeURIComponent(name)}`, { texts: ['name'] }, undefined, signal);
   }
 
@@ -81,7 +81,7 @@ export class Controllers {
    * @example
    * const { items } = await client.controllers.work('hello', { state: 'failing' });
    */
-  work(name: string, query: WorkQuery = {}): Promise<WorkList> {
+  async work(name: string, query: WorkQuery = {}): Promise<WorkList> {
     return this.#get(`/${encodeURIComponent(name)}/work`, { lists: ['items'] }, { ...query });
   }
 
@@ -162,7 +162,7 @@ export class Controllers {
    * @example
    * const { lost } = await client.controllers.renew('hello', { worker: 'host1-4711', tokens: [token] });
    */
-  renew(name: string, request: { worker: string; tokens?: string[] }, signal?: AbortSignal): Promise<Renewal> {
+  async renew(name: string, request: { worker: string; tokens?: string[] }, signal?: AbortSignal): Promise<Renewal> {
     return this.#post(name, 'claims/renew', renewal, request, { signal, timeoutSeconds: 5, repeat: 'never' });
   }
 
