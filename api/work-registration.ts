@@ -59,7 +59,7 @@ export interface ControllerView extends ControllerInput {
   failing: number;
   /** Waiting keys whose last run ended in a terminal error: they wait for their object to change. */
   parked: number;
-  /** Seconds that the oldest queued key has waited. */
+  /** Seconds that the oldest queued key has waited, of the next 1,000 of each priority. */
   oldestSeconds: number;
   /** Workers with a live lease. */
   workers: number;
@@ -67,6 +67,8 @@ export interface ControllerView extends ControllerInput {
   lastSeenAt: Timestamp;
   /** How far it has come with each type that it watches. */
   maps: MapView[];
+  /** Types of which more of the existing objects are to be queued, as after its first registration. */
+  resyncing: string[];
 }
 
 /** How a controller turns the changes of a type that it watches into keys. */

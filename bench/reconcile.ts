@@ -27,6 +27,10 @@ export const reconcile: Program = {
       name: `stored-${number}`,
     }));
 
+    // As its worker registers it; all keys are queued before the first is taken, as those of the references are.
+    const { controllers } = stage.client(api);
+    await controllers.register('bench', { type: 'clusters' });
+    while ((await controllers.read('bench')).queued < keys) await new Promise(resolve => setTimeout(resolve, 20));
     stage.say(`reconciling ${keys} objects`);
     const worker = await ReconcileProcess.start(stage, { name: 'bench', url: api.url, concurrency, waits: 0 });
     await worker.runs(keys);

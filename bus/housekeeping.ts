@@ -4,6 +4,7 @@ import {
   expireNotices,
   maintainEventLog,
   noteWorkers,
+  resyncNext,
   wakeDueWork,
   type Database,
   type Log,
@@ -27,7 +28,7 @@ export interface HousekeepingOptions {
 const minute = 60_000;
 
 /**
- * What happens by time: due keys, expired leases, the event log's partitions, old notices and answers, what controllers that
+ * What happens by time: due keys, expired leases, keys of all objects of a type, the event log's partitions, old notices and answers, what controllers that
  * are gone have left. One replica does it, each by itself: what fails holds nothing else up.
  */
 export class Housekeeping {
@@ -43,6 +44,7 @@ export class Housekeeping {
       loop(name, interval, () => act().then(() => false));
     this.#loops = [
       loop('due work', 200, () => this.#wakeDue()),
+      loop('all objects', 200, () => this.#resync()),
       each('event log retention', minute, () => this.#trimLogs()),
       each('old notices', minute, () => expireNotices(database)),
       each('live workers', minute, () => noteWorkers(database)),
@@ -65,6 +67,14 @@ export class Housekeeping {
     for (const controller of woken) offers.queued(controller);
     // One look takes 5,000 due keys: there may be more.
     return woken.length > 0;
+  }
+
+  /** The next keys of a controller that is to be given every object of a type. */
+  async #resync(): Promise<boolean> {
+    const { database, offers } = this.#options;
+    const step = await resyncNext(database);
+    if (step?.woken) offers.queued(step.controller);
+    return step !== undefined;
   }
 
   /** All types, whatever is wrong with one of them. @throws Error naming those that could not be looked after */

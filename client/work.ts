@@ -53,8 +53,8 @@ export class Controllers {
   }
 
   /**
-   * Registers a controller or changes its registration. At the first time all existing objects are queued. Throws `Conflict`
-   * when a registration with a higher revision is stored.
+   * Registers a controller or changes its registration. At the first time all existing objects are queued; of more than 10,000
+   * the answer's `resyncing` tells that the rest follows. Throws `Conflict` when a registration with a higher revision is stored.
    *
    * @example
    * await client.controllers.register('hello', { type: 'clusters', on: ['spec'] });

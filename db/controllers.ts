@@ -1,7 +1,6 @@
 import type { Database, Queries } from './database.js';
 import { insistOn } from './races.js';
-import { enqueueAll } from './enqueue.js';
-import { relayAll } from './resync.js';
+import { enqueueAll, relayAll } from './resync.js';
 
 /** A controller's registration: what it reconciles and what else it watches. */
 export interface Registration {
@@ -33,6 +32,8 @@ export interface WorkSummary {
   /** When a worker was last seen alive, to the minute; the registration, if none ever was. RFC 3339. */
   seenAt: string;
   maps: MapSummary[];
+  /** Types of which more objects are to be enqueued, because all are. */
+  resyncing: string[];
 }
 
 /** How far a controller has come in turning the events of a watched type into keys. */
@@ -65,7 +66,7 @@ export async function listControllers(database: Database): Promise<Registration[
 /**
  * Stores a registration. Of two that differ the higher revision wins: with a lower or an equal one nothing changes, the stored
  * registration is returned and `refused` says so. At the first registration, and when a watch or a part of a change is added, all
- * existing objects are enqueued: what was changed before then woke nobody.
+ * existing objects are enqueued, see `enqueueAll`: what was changed before then woke nobody.
  */
 export async function registerController(
   database: Database,
@@ -126,8 +127,13 @@ async function storeWatches(queries: Queries, { name, watches }: Registration): 
   });
 }
 
-/** Drops the keys that are of another type than the controller's. */
+/** Drops the keys that are of another type than the controller's, and makes no more of them. */
 async function dropOtherTypes(queries: Queries, { name, type }: Registration): Promise<void> {
+  // First, since it waits for one that is just making some.
+  await queries.query({
+    text: `delete from syncsets.resyncs where controller = $1 and $2 <> '*' and type <> $2`,
+    values: [name, type],
+  });
   await queries.query({
     text: `delete from syncsets.work where controller = $1 and $2 <> '*' and type <> $2`,
     values: [name, type],
@@ -255,7 +261,8 @@ export async function summarizeWork(
         (select coalesce(jsonb_agg(jsonb_build_object('type', m.type, 'behind', greatest(t.version - m.version, 0),
             'attempts', m.attempts, 'lastError', m.last_error,
             'notBefore', case when m.not_before > clock_timestamp() then syncsets.rfc3339(m.not_before) end) order by m.type), '[]')
-          from syncsets.maps m join syncsets.types t on t.type = m.type where m.controller = c.name) as maps
+          from syncsets.maps m join syncsets.types t on t.type = m.type where m.controller = c.name) as maps,
+        array(select r.type from syncsets.resyncs r where r.controller = c.name order by r.type) as resyncing
       from syncsets.controllers c where $1::text is null or c.name = $1`,
     values: [controller ?? null, limit],
   });

@@ -47,7 +47,7 @@ export {
   type NewKey,
   type RelayPosition,
 } from './relay.js';
-export type { RelayStep } from './resync.js';
+export { resyncNext, type RelayStep } from './resync.js';
 export {
   deleteController,
   dropAbandonedWork,

@@ -2,7 +2,8 @@ import { findController } from './controllers.js';
 import type { Database, Queries } from './database.js';
 import { priorityOf } from './events.js';
 import { insistOn } from './races.js';
-import { enqueueAll, enqueueKeys, type EnqueueTarget } from './enqueue.js';
+import { enqueueKeys, type EnqueueTarget } from './enqueue.js';
+import { enqueueAll } from './resync.js';
 import type { ClaimedMap } from './work.js';
 
 /**

@@ -1,5 +1,110 @@
-import type { Queries } from './database.js';
-import { enqueueAll, page } from './enqueue.js';
+import type { Database, Queries } from './database.js';
+import { insistOn } from './races.js';
+
+/**
+ * So many keys are queued together with what asks for all of a type: of smaller types everything is there when a registration is
+ * answered. The type's events wait for it, 0.1 to 0.2 s.
+ */
+const firstPage = 10_000;
+/** So many by each statement after that: a writer or worker that wants one of these keys waits for its 20 to 40 ms. */
+const page = 2_000;
+/** Events that one statement of the relay passes where a registration waits for all of them. */
+const stretch = 10_000;
+
+/**
+ * Enqueues all keys of a controller, below the priority of any change: every object of a type, or of all (`*`); of a task its
+ * one key. The first of each type at once, the rest by `resyncNext`, as soon as the caller's transaction is committed. What changes
+ * until then comes by its event as well. Returns whom to wake.
+ */
+export async function enqueueAll(
+  queries: Queries,
+  controller: string,
+  type: string,
+  reason: string,
+): Promise<string[]> {
+  if (type === '-') {
+    const [row] = await queries.query<{ woken: string[] }>({
+      text: `select syncsets.enqueue(array[row($1, '-', '', $1, null, null, -10, $2)::syncsets.key]) as woken`,
+      values: [controller, reason],
+    });
+    return row?.woken ?? [];
+  }
+  // Before any key, as `resyncNext` does: two of them never wait for each other. One that is under way begins again.
+  const begun = await queries.query<Resync>({
+    text: `insert into syncsets.resyncs (controller, type, reason)
+      select $1, type, $3 from syncsets.types where $2 = '*' or type = $2 order by type
+      on conflict (controller, type) do update set reason = excluded.reason, namespace = '', name = ''
+      returning controller, type, reason, namespace, name`,
+    values: [controller, type, reason],
+  });
+  let woken = false;
+  for (const resync of begun) woken = (await enqueuePage(queries, resync, firstPage)) || woken;
+  return woken ? [controller] : [];
+}
+
+/** Whose keys were queued, and whether any is new. */
+export interface ResyncStep {
+  controller: string;
+  woken: boolean;
+}
+
+/**
+ * Enqueues the next keys of the controller whose turn it is, of those that are to be given every object of a type; undefined when
+ * there is none, or others are at it.
+ */
+export async function resyncNext(database: Database): Promise<ResyncStep | undefined> {
+  return insistOn(database, async queries => {
+    const [resync] = await queries.query<Resync>({
+      name: 'next-resync',
+      text: `select controller, type, reason, namespace, name from syncsets.resyncs
+        order by turn_at limit 1 for update skip locked`,
+    });
+    return resync && { controller: resync.controller, woken: await enqueuePage(queries, resync, page) };
+  });
+}
+
+/** A row of `resyncs`, which the caller's transaction has locked. */
+interface Resync {
+  controller: string;
+  type: string;
+  reason: string;
+  namespace: string;
+  name: string;
+}
+
+async function enqueuePage(queries: Queries, resync: Resync, limit: number): Promise<boolean> {
+  const { controller, type, reason, namespace, name } = resync;
+  const [made] = await queries.query<{
+    count: number;
+    woken: boolean;
+    last: { namespace: string; name: string } | null;
+  }>({
+    text: `with page as materialized (
+        select o.namespace, o.name, o.uid, o.version from syncsets.objects o
+        where o.type = $3 and (o.namespace, o.name) > ($4, $5) order by o.namespace, o.name limit $6
+      )
+      select count(*), syncsets.enqueue_objects($1, $3,
+          array_agg(p.namespace order by p.namespace, p.name), array_agg(p.name order by p.namespace, p.name),
+          array_agg(p.uid order by p.namespace, p.name), array_agg(p.version order by p.namespace, p.name), -10, $2) as woken,
+        (select jsonb_build_object('namespace', l.namespace, 'name', l.name) from page l
+          order by l.namespace desc, l.name desc limit 1) as last
+      from page p`,
+    values: [controller, reason, type, namespace, name, limit],
+  });
+  if (made?.last && made.count === limit) {
+    await queries.query({
+      text: `update syncsets.resyncs set namespace = $3, name = $4, turn_at = clock_timestamp()
+        where controller = $1 and type = $2`,
+      values: [controller, type, made.last.namespace, made.last.name],
+    });
+  } else {
+    await queries.query({
+      text: 'delete from syncsets.resyncs where controller = $1 and type = $2',
+      values: [controller, type],
+    });
+  }
+  return made?.woken ?? false;
+}
 
 /** What one step of the work relay did: how many events it passed and which controllers have new keys. */
 export interface RelayStep {
@@ -33,9 +138,9 @@ export async function relayAll(queries: Queries, wanted: string): Promise<string
   for (const { type } of types) {
     let step: RelayStep | undefined;
     do {
-      step = await relayStretch(queries, type, page);
+      step = await relayStretch(queries, type, stretch);
       woken.push(...(step?.woken ?? []));
-    } while (step?.events === page);
+    } while (step?.events === stretch);
   }
   return woken;
 }
