@@ -40,13 +40,9 @@ const patience = { keepAlive: true, keepAliveInitialDelayMillis: 10_000 };
 /** So often a statement that others stood in the way of is run. Each time may cost Postgres' deadlock_timeout, 1 s. */
 const repeats = 5;
 
-/**
- * Whether a statement or transaction was undone in favour of another one: a deadlock, a serialization failure, or a key that it
- * found no row of and another one has queued meanwhile.
- */
+/** Whether a statement or transaction was undone in favour of another one: a deadlock or a serialization failure. */
 export function isVictim(error: unknown): boolean {
-  if (['40P01', '40001'].includes(sqlState(error) ?? '')) return true;
-  return error instanceof pg.DatabaseError && error.code === '23505' && error.constraint === 'work_pkey';
+  return ['40P01', '40001'].includes(sqlState(error) ?? '');
 }
 
 /** Queries on one connection. Several at once wait for each other: the driver is to refuse them in its next release. */

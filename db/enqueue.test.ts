@@ -61,10 +61,18 @@ describe('keys that are enqueued together', () => {
     expect((await claim()).map(({ name }) => name)).to.deep.equal(['twice', 'once']);
   });
 
-  it('are served by version, however they are named', async () => {
+  it('are served by version where they are named with one, by name where a selector finds them', async () => {
     await store('n', ['c', 'a', 'd', 'b']);
     const { count } = await enqueueKeys(database, 'ctl', [all], now);
     expect(count).to.equal(4);
+    const claimed = await claim();
+    expect(claimed.map(({ name }) => name)).to.deep.equal(['a', 'b', 'c', 'd']);
+    const results = claimed.map(key => ({ ...key, result: 'done' as const }));
+    await finishKeys(database, 'ctl', results);
+    await database.query({
+      text: `select syncsets.enqueue(array(
+        select row('ctl', 'things', namespace, name, uid, version, 0, 'changed')::syncsets.key from syncsets.objects order by name))`,
+    });
     expect((await claim()).map(({ name }) => name)).to.deep.equal(['c', 'a', 'd', 'b']);
   });
 

@@ -19,6 +19,17 @@ const loaded = 20_000;
 const few = 10;
 const numbers = (from: number) => Array.from({ length: few }, (_, i) => from + i);
 
+/** Rows and index entries that this session has looked at since it last told the statistics, and blocks. */
+async function touched(queries: Queries): Promise<{ rows: number; blocks: number }> {
+  const [sum] = await queries.query<{ rows: number; blocks: number }>({
+    text: `select sum(pg_stat_get_xact_tuples_returned(c.oid))::integer as rows,
+        sum(pg_stat_get_xact_blocks_fetched(c.oid))::integer as blocks
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+      where n.nspname in ('syncsets', 'public') and c.relkind in ('r', 'i')`,
+  });
+  return sum ?? { rows: 0, blocks: 0 };
+}
+
 // Everything on one connection, whose plans are made while the tables are empty: that is what a platform does that starts
 // with an empty database, and its connections live for weeks.
 describe('plans that were made on an empty database', function () {
@@ -227,17 +238,6 @@ describe('plans that were made on an empty database', function () {
     },
   } satisfies Record<string, (queries: Queries, from: number) => Promise<void>>;
 
-  /** Rows and index entries that this session has looked at since it last told the statistics, and blocks. */
-  async function touched(queries: Queries): Promise<{ rows: number; blocks: number }> {
-    const [sum] = await queries.query<{ rows: number; blocks: number }>({
-      text: `select sum(pg_stat_get_xact_tuples_returned(c.oid))::integer as rows,
-          sum(pg_stat_get_xact_blocks_fetched(c.oid))::integer as blocks
-        from pg_class c join pg_namespace n on n.oid = c.relnamespace
-        where n.nspname in ('syncsets', 'public') and c.relkind in ('r', 'i')`,
-    });
-    return sum ?? { rows: 0, blocks: 0 };
-  }
-
   let from = 3_000;
   for (const [what, step] of Object.entries(steps)) {
     it(`let ${what} look at no more than its keys need when there are ${loaded} of each`, async () => {
@@ -251,6 +251,72 @@ describe('plans that were made on an empty database', function () {
       // 950 rows and 2,900 blocks at most; a walk of one index would be 20,000 rows.
       expect(rows).to.be.lessThan(few * 200);
       expect(blocks).to.be.lessThan(few * 600);
+    });
+  }
+});
+
+describe('a queue that Postgres takes for empty', function () {
+  this.timeout(60_000);
+  let own: TestDatabase;
+  let database: Database;
+
+  before(async () => {
+    own = await createDatabase();
+    database = new Database({ connection: { connectionString: own.url }, log: () => undefined, poolSize: 1 });
+    await ensureTypes(database, [{ type: 'hosts', namespaced: true }]);
+    await registerController(database, registrationOf('ctl', 'hosts', 600));
+    // It was empty when autovacuum came by, and is full before it comes again.
+    await enqueueKeys(database, 'ctl', keysOf('some'), { priority: 0, reason: 'test' });
+    for (const text of ['delete from syncsets.work', 'vacuum analyze syncsets.work']) await database.query({ text });
+    await database.query({
+      text: `insert into syncsets.work (controller, type, namespace, name, state, reason, priority, rank)
+        select 'ctl', 'hosts', 'namespace-' || i % 20, 'host' || i, 'queued', 'test', 0, i / 20 from generate_series(1, $1) i`,
+      values: [loaded],
+    });
+  });
+  after(async () => {
+    await database.stop();
+    await own.drop();
+  });
+
+  const keysOf = (namespace: string) => numbers(1).map(i => ({ type: 'hosts', namespace, name: `host${i}` }));
+  const last = { priority: 0, reason: 'test' };
+  const claim = async (queries: Queries, namespace: string) =>
+    (await claimKeys(queries, { controller: 'ctl', worker: 'w', max: few, seconds: 600, keys: keysOf(namespace) }))
+      .keys;
+
+  for (const [what, step, before] of [
+    ['are named', queries => enqueueKeys(queries, 'ctl', keysOf('named'), last)],
+    [
+      'are selected',
+      queries =>
+        queries.query({
+          text: `select syncsets.enqueue_objects('ctl', 'hosts', array['selected'], array['host'], array[gen_random_uuid()], array[1], 0, 'test')`,
+        }),
+    ],
+    [
+      'are given back',
+      async queries => {
+        const results = (await claim(queries, 'back')).map(key => ({ ...key, result: 'released' as const }));
+        const values = ['ctl', JSON.stringify(results.map((result, i) => ({ i, ...result })))];
+        await queries.query({ text: 'select syncsets.done($1, $2)', values });
+      },
+      () => enqueueKeys(database, 'ctl', keysOf('back'), last),
+    ],
+    [
+      'are due',
+      queries => wakeDueWork(queries),
+      () => enqueueKeys(database, 'ctl', keysOf('due'), { ...last, afterSeconds: 0 }),
+    ],
+  ] as [string, (queries: Queries) => Promise<unknown>, (() => Promise<unknown>)?][]) {
+    it(`is not walked for the place of keys that ${what}, in a namespace that has none queued`, async () => {
+      await before?.();
+      const rows = await database.transaction(async queries => {
+        const { rows: already } = await touched(queries);
+        await step(queries);
+        return (await touched(queries)).rows - already;
+      });
+      expect(rows).to.be.lessThan(few * 200);
     });
   }
 });
