@@ -1,6 +1,6 @@
 import type { Program, Reference } from './program.js';
 import { drainQueue } from './reference/postgres.js';
-import { queues } from './reference/queues.js';
+import { drainBossKeyByKey, queues } from './reference/queues.js';
 import { ReconcileProcess } from './runtime.js';
 import { store } from './store.js';
 
@@ -48,6 +48,9 @@ export const reconcile: Program = {
       const value = await queue.drain(databaseUrl, keys);
       references.push({ name: queue.name, figure: { value }, ...(goals[at] !== undefined && { atLeast: goals[at] }) });
     }
+    stage.say('pg-boss with a result for each key');
+    const single = await drainBossKeyByKey(databaseUrl, keys);
+    references.push({ name: 'pg-boss, a result for each', figure: { value: single } });
     stage.say('a plain queue in SQL');
     references.push({ name: 'SQL queue: claim 64, delete', figure: { value: await drainQueue(databaseUrl, keys) } });
     return [
