@@ -54,7 +54,11 @@ const ofWork: Column<WorkSummary>[] = [
     `Keys that wait for their object to change after a terminal error, counted up to ${counted}`,
     ({ parked }) => parked,
   ],
-  ['workqueue_oldest_age_seconds', 'Time that the oldest queued key has waited', ({ oldestSeconds }) => oldestSeconds],
+  [
+    'workqueue_oldest_age_seconds',
+    'Time that the oldest queued key has waited, of the next 1,000 of each priority',
+    ({ oldestSeconds }) => oldestSeconds,
+  ],
   [
     'workqueue_workers',
     'Workers with a live lease; 0 with keys queued: nobody works on them',

@@ -1,6 +1,7 @@
 import { expect } from 'chai';
-import { Database, ensureTypes, listNotices, recordNotice } from '../db/index.js';
+import { Database, ensureTypes, listNotices, recordNotice, registerController, summarizeWork } from '../db/index.js';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
+import { registrationOf } from '../test/registration.js';
 import { until } from '../test/until.js';
 import { Housekeeping } from './housekeeping.js';
 import { Offers } from './offers.js';
@@ -52,5 +53,33 @@ describe('housekeeping', () => {
       await housekeeping.stop();
     }
     expect(said.filter(line => !line.includes('event log retention'))).to.deep.equal([]);
+  });
+
+  it('gives a controller all objects of its type, whichever replica leads', async () => {
+    await database.query({
+      text: `insert into syncsets.objects (type, namespace, name, uid, version, labels, object)
+        select 'sound', 'a', 'o' || n, gen_random_uuid(), n, '{}', '{}' from generate_series(1, 5000) n`,
+    });
+    await registerController(database, registrationOf('ctl', 'sound', 60));
+    await database.query({ text: 'delete from syncsets.work' });
+    await database.query({
+      text: `insert into syncsets.resyncs (controller, type, reason) values ('ctl', 'sound', 'resync')`,
+    });
+    const housekeeping = new Housekeeping({
+      database,
+      types: ['sound'],
+      offers: new Offers({ wakeups: new Wakeups(database, () => undefined), feeder: undefined }),
+      leads: () => false,
+      eventLogMax: 2 ** 32,
+      log: () => undefined,
+    });
+    housekeeping.start();
+    try {
+      const work = async () => (await summarizeWork(database)).get('ctl');
+      await until(async () => (await work())?.resyncing.length === 0, { what: 'the last page' });
+      expect((await work())?.queued).to.equal(5_000);
+    } finally {
+      await housekeeping.stop();
+    }
   });
 });

@@ -28,8 +28,9 @@ export interface HousekeepingOptions {
 const minute = 60_000;
 
 /**
- * What happens by time: due keys, expired leases, keys of all objects of a type, the event log's partitions, old notices and answers, what controllers that
- * are gone have left. One replica does it, each by itself: what fails holds nothing else up.
+ * What happens by time: due keys, expired leases, the event log's partitions, old notices and answers, what controllers that are gone
+ * have left. One replica does it, each by itself: what fails holds nothing else up. Keys of all objects of a type are enqueued by
+ * every replica, whoever leads: beside one of a release that knows nothing of them too.
  */
 export class Housekeeping {
   readonly #options: HousekeepingOptions;
@@ -44,7 +45,7 @@ export class Housekeeping {
       loop(name, interval, () => act().then(() => false));
     this.#loops = [
       loop('due work', 200, () => this.#wakeDue()),
-      loop('all objects', 200, () => this.#resync()),
+      new Loop({ name: 'all objects', interval: 200, step: () => this.#resync(), log }),
       each('event log retention', minute, () => this.#trimLogs()),
       each('old notices', minute, () => expireNotices(database)),
       each('live workers', minute, () => noteWorkers(database)),

@@ -1,6 +1,6 @@
 import type { Database, Queries } from './database.js';
 import { insistOn } from './races.js';
-import { enqueueAll, relayAll } from './resync.js';
+import { enqueueAll, lockResyncs, relayAll } from './resync.js';
 
 /** A controller's registration: what it reconciles and what else it watches. */
 export interface Registration {
@@ -35,6 +35,12 @@ export interface WorkSummary {
   /** Types of which more objects are to be enqueued, because all are. */
   resyncing: string[];
 }
+
+/**
+ * Of so many objects at most the keys are queued when a registration is answered, all of smaller types. Their events wait for it,
+ * 0.1 to 0.2 s.
+ */
+const queuedAtOnce = 10_000;
 
 /** How far a controller has come in turning the events of a watched type into keys. */
 export interface MapSummary {
@@ -80,6 +86,7 @@ export async function registerController(
     if (present && same(present, wanted) && wanted.revision <= present.revision)
       return { stored: present, woken: [], refused: false };
     await lockCursors(queries, present, wanted);
+    await lockResyncs(queries, wanted.name);
     // For a newcomer these are among the objects that are enqueued for it, once.
     const others = await relayAll(queries, wanted.type);
     await storeRegistration(queries, wanted);
@@ -89,7 +96,8 @@ export async function registerController(
     const grows = (now: string[], before: string[]) => now.some(one => !before.includes(one));
     const familiar =
       present && !retyped && !grows(wanted.watches, present.watches) && !grows(wanted.interests, present.interests);
-    const own = familiar ? [] : await enqueueAll(queries, wanted.name, wanted.type, 'registered');
+    const all = { reason: 'registered', now: queuedAtOnce };
+    const own = familiar ? [] : await enqueueAll(queries, wanted.name, wanted.type, all);
     return { stored: wanted, woken: [...others, ...own], refused: false };
   });
 }
@@ -127,13 +135,8 @@ async function storeWatches(queries: Queries, { name, watches }: Registration): 
   });
 }
 
-/** Drops the keys that are of another type than the controller's, and makes no more of them. */
+/** Drops the keys that are of another type than the controller's. Of what it was still to be given `resyncNext` makes no more. */
 async function dropOtherTypes(queries: Queries, { name, type }: Registration): Promise<void> {
-  // First, since it waits for one that is just making some.
-  await queries.query({
-    text: `delete from syncsets.resyncs where controller = $1 and $2 <> '*' and type <> $2`,
-    values: [name, type],
-  });
   await queries.query({
     text: `delete from syncsets.work where controller = $1 and $2 <> '*' and type <> $2`,
     values: [name, type],
@@ -151,7 +154,7 @@ async function lockName(queries: Queries, name: string): Promise<void> {
 /**
  * Locks the cursors of the types that a controller reconciles or watches, now or until now, until the commit: an event that a
  * relay passes before it can see a registration is one that the registration sees as an object, and no keys are enqueued for who
- * is registered no longer. Other types go on: a million keys take a minute.
+ * is registered no longer. Other types go on.
  */
 async function lockCursors(queries: Queries, ...registrations: (Registration | undefined)[]): Promise<void> {
   const types = registrations.flatMap(one => (one ? [one.type, ...one.watches] : []));
@@ -231,7 +234,8 @@ const countedKeys = 100_000;
 /**
  * Counts the keys of controllers, of all or of one, from indexes alone and each state up to `limit`. What a state has beyond
  * that is not counted. The oldest one is looked for among the next 1,000 of each priority: namespaces are served in turn and in
- * each the oldest key first, so the oldest of every namespace is among the next, one or two for each of them.
+ * each the oldest key first, so the oldest of every namespace is among the next. What is not among them is a key that was queued long
+ * ago and became more urgent just now.
  */
 export async function summarizeWork(
   database: Database,

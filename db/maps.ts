@@ -54,7 +54,7 @@ export async function claimMap(
     // A partition may have been dropped since the look at the log's start.
     if (!first || map.version < map.log_start || first.previous > map.version) {
       const registration = await findController(queries, controller);
-      if (registration) await enqueueAll(queries, controller, registration.type, 'resync');
+      if (registration) await enqueueAll(queries, controller, registration.type, { reason: 'resync', now: 0 });
       await moveMap(queries, { controller, type: map.type }, map.head);
       return 'resynced';
     }

@@ -2,12 +2,24 @@ import { expect } from 'chai';
 import { fileURLToPath } from 'node:url';
 import { runner } from 'node-pg-migrate';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
-import { claimKeys, Database, enqueueKeys, finishKeys, migrate } from './index.js';
+import { registrationOf } from '../test/registration.js';
+import { claimKeys, Database, enqueueKeys, ensureTypes, finishKeys, migrate, registerController } from './index.js';
 
 describe('a database of a former state', () => {
   let database: TestDatabase;
-  before(async () => (database = await createDatabase()));
-  after(() => database.drop());
+  beforeEach(async () => (database = await createDatabase()));
+  afterEach(() => database.drop());
+
+  const down = (count: number) =>
+    runner({
+      databaseUrl: database.url,
+      dir: fileURLToPath(new URL('./migrations', import.meta.url)),
+      direction: 'down',
+      count,
+      schema: 'syncsets',
+      migrationsTable: 'migrations',
+      log: () => undefined,
+    });
 
   it('takes results of claims, also where 0013 was run before its last change', async () => {
     const connection = { connectionString: database.url };
@@ -16,15 +28,7 @@ describe('a database of a former state', () => {
       const [later] = await direct.query<{ count: number }>({
         text: `select count(*) as count from syncsets.migrations where name > '0013_done_and_claim'`,
       });
-      await runner({
-        databaseUrl: database.url,
-        dir: fileURLToPath(new URL('./migrations', import.meta.url)),
-        direction: 'down',
-        count: later?.count ?? 0,
-        schema: 'syncsets',
-        migrationsTable: 'migrations',
-        log: () => undefined,
-      });
+      await down(later?.count ?? 0);
       const [last] = await direct.query({ text: 'select name from syncsets.migrations order by id desc limit 1' });
       expect(last).to.deep.equal({ name: '0013_done_and_claim' });
       await direct.query({ text: 'alter type syncsets.judged rename attribute worker to held' });
@@ -39,6 +43,30 @@ describe('a database of a former state', () => {
       const { keys } = await claimKeys(direct, { controller: 'c', worker: 'w', max: 1, seconds: 15 });
       const results = keys.map(({ nonce }) => ({ ...key, nonce, result: 'done' as const }));
       expect(await finishKeys(direct, 'c', results)).to.deep.equal([{ held: true, queued: false }]);
+    } finally {
+      await direct.stop();
+    }
+  });
+
+  it('has the keys of all objects that a controller was still to be given', async () => {
+    const direct = new Database({ connection: { connectionString: database.url }, log: () => undefined });
+    try {
+      await ensureTypes(direct, [{ type: 'things', namespaced: true }]);
+      await direct.query({
+        text: `insert into syncsets.objects (type, namespace, name, uid, version, labels, object)
+          select 'things', 'a', 'o' || n, gen_random_uuid(), n, '{}', '{}' from generate_series(1, 9) n`,
+      });
+      await registerController(direct, registrationOf('c', 'things', 60));
+      await direct.query({ text: 'delete from syncsets.work' });
+      await direct.query({
+        text: `insert into syncsets.resyncs (controller, type, reason, namespace, name) values ('c', 'things', 'resync', 'a', 'o3')`,
+      });
+      const [later] = await direct.query<{ count: number }>({
+        text: `select count(*) as count from syncsets.migrations where name >= '0025_resyncs'`,
+      });
+      await down(later?.count ?? 0);
+      const rows = await direct.query<{ name: string }>({ text: 'select name from syncsets.work order by name' });
+      expect(rows.map(({ name }) => name)).to.deep.equal(['o4', 'o5', 'o6', 'o7', 'o8', 'o9']);
     } finally {
       await direct.stop();
     }

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
-import type { QueryResultRow } from 'pg';
+import pg, { type QueryResultRow } from 'pg';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
 import { registrationOf } from '../test/registration.js';
 import { registerController } from './controllers.js';
@@ -319,6 +319,44 @@ describe('a queue that Postgres takes for empty', function () {
       expect(rows).to.be.lessThan(few * 200);
     });
   }
+});
+
+describe('keys of many namespaces', function () {
+  this.timeout(60_000);
+
+  it('are merged without comparing each with each namespace, whoever was the first to have keys merged', async () => {
+    const own = await createDatabase();
+    const database = new Database({ connection: { connectionString: own.url }, log: () => undefined });
+    const client = new pg.Client(own.url);
+    const plans: string[] = [];
+    client.on('notice', ({ message = '' }) => plans.push(message));
+    try {
+      await ensureTypes(database, [{ type: 'hosts', namespaced: true }]);
+      await registerController(database, registrationOf('ctl', 'hosts', 600));
+      await client.connect();
+      // Calls enqueue_in_order, with other ways to join than that has.
+      await client.query(
+        `select * from syncsets.enqueue_named('ctl', array['hosts', 'hosts'], array['n2', 'n1'], array['host', 'host'], 0, 'test', null)`,
+      );
+      for (const set of [
+        `load 'auto_explain'`,
+        'set auto_explain.log_nested_statements = on',
+        'set auto_explain.log_level = notice',
+      ]) {
+        await client.query(set);
+      }
+      await client.query('set auto_explain.log_min_duration = 0');
+      await client.query(`select syncsets.enqueue_objects('ctl', 'hosts', array_agg('n' || n), array_agg('host'::text),
+        array_agg(gen_random_uuid()), array_agg(n), 0, 'test') from generate_series(1, 100) n`);
+    } finally {
+      await client.end();
+      await database.stop();
+      await own.drop();
+    }
+    const merging = plans.filter(plan => plan.includes('on conflict (controller'));
+    expect(merging).to.have.length(1);
+    expect(merging[0]).to.include('Hash Join').and.not.include('Join Filter');
+  });
 });
 
 type Statement = Parameters<Queries['query']>[0];

@@ -20,15 +20,25 @@ async function store(database: Database): Promise<void> {
   await database.query({ text: `update syncsets.cursors set work = $1 where type = 'clusters'`, values: [objects] });
 }
 
-/** Queues the key of the last object, in a transaction that is not over: whoever queues it as well waits for that. */
-async function queueLast(queries: Queries, controller: string): Promise<void> {
+/** Queues the key of one object, counted by key, in a transaction that is not over: whoever queues it as well waits for that. */
+async function hold(queries: Queries, controller: string, place: number): Promise<void> {
   await queries.query({ text: 'set local idle_in_transaction_session_timeout = 0' });
   await queries.query({
     text: `insert into syncsets.work (controller, type, namespace, name, state, reason, priority, rank)
       select $1, 'clusters', namespace, name, 'queued', 'by hand', 0, 1 from syncsets.objects
-      where type = 'clusters' order by namespace desc, name desc limit 1`,
-    values: [controller],
+      where type = 'clusters' order by namespace, name offset $2 - 1 limit 1`,
+    values: [controller, place],
   });
+}
+
+/** Whether a statement that holds this text waits for a lock. */
+async function waits(database: Database, text: string): Promise<boolean> {
+  const found = await database.query({
+    text: `select from pg_stat_activity
+      where wait_event_type = 'Lock' and query like $1 and datname = current_database()`,
+    values: [`%${text}%`],
+  });
+  return found.length > 0;
 }
 
 describe('all objects of a type, when they are enqueued', function () {
@@ -81,7 +91,7 @@ describe('all objects of a type, when they are enqueued', function () {
 
   it('hold up neither the registration nor the events of the type, and tell that there is more to come', async () => {
     await api.database.transaction(async queries => {
-      await queueLast(queries, 'late');
+      await hold(queries, 'late', objects);
       expect((await api.call('PUT', '/v1/controllers/late', { type: 'clusters' })).status).to.equal(200);
       await until(async () => (await queued('registered', 'late'))! > 10_000, { what: 'the second page' });
       expect(await resyncing('late')).to.deep.equal(['clusters']);
@@ -96,19 +106,18 @@ describe('all objects of a type, when they are enqueued', function () {
   });
 
   it('are made no longer for a controller that has another type, or is gone', async () => {
-    let release = (): void => undefined;
-    const released = new Promise<void>(resolve => (release = resolve));
-    const held = api.database.transaction(async queries => {
-      await queueLast(queries, 'fickle');
-      await released;
+    let other: ReturnType<TestApi['call']> | undefined;
+    await api.database.transaction(async queries => {
+      await hold(queries, 'fickle', 13_000);
+      await api.call('PUT', '/v1/controllers/fickle', { type: 'clusters' });
+      await until(() => waits(api.database, 'enqueue_objects'), { what: 'the page with that key to be in hand' });
+      other = api.call('PUT', '/v1/controllers/fickle', { type: 'secrets', revision: 1 });
+      await until(() => waits(api.database, 'from syncsets.resyncs where controller'), {
+        what: 'the other type to wait',
+      });
     });
-    await api.call('PUT', '/v1/controllers/fickle', { type: 'clusters' });
-    await until(async () => (await queued('registered', 'fickle'))! > 10_000, { what: 'the second page' });
-    const other = api.call('PUT', '/v1/controllers/fickle', { type: 'secrets', revision: 1 });
-    release();
-    await held;
-    expect((await other).status).to.equal(200);
-    expect(await resyncing('fickle')).to.deep.equal([]);
+    expect((await other)?.status).to.equal(200);
+    await until(async () => (await resyncing('fickle')).length === 0, { what: 'the pages to end' });
     expect(await queued('registered', 'fickle')).to.equal(0);
     await api.call('PUT', '/v1/controllers/fickle', { type: 'clusters', revision: 2 });
     expect((await api.call('DELETE', '/v1/controllers/fickle')).status).to.equal(204);
@@ -148,17 +157,9 @@ describe('the objects of a type that are still to be enqueued', function () {
     try {
       await store(database);
       await database.transaction(async queries => {
-        await queueLast(queries, 'survivor');
+        await hold(queries, 'survivor', objects);
         expect((await call(first.url, 'PUT', '/v1/controllers/survivor', { type: 'clusters' })).status).to.equal(200);
-        await until(
-          async () => {
-            const waiting = await database.query({
-              text: `select from pg_stat_activity where wait_event_type = 'Lock' and query like '%enqueue_objects%'`,
-            });
-            return waiting.length > 0;
-          },
-          { what: 'the last page to be in hand' },
-        );
+        await until(() => waits(database, 'enqueue_objects'), { what: 'the last page to be in hand' });
         second = await spawnPlatform('api', env);
         await first.end('SIGKILL');
       });

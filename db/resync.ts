@@ -1,26 +1,21 @@
 import type { Database, Queries } from './database.js';
 import { insistOn } from './races.js';
 
-/**
- * So many keys are queued together with what asks for all of a type: of smaller types everything is there when a registration is
- * answered. The type's events wait for it, 0.1 to 0.2 s.
- */
-const firstPage = 10_000;
-/** So many by each statement after that: a writer or worker that wants one of these keys waits for its 20 to 40 ms. */
+/** So many keys are queued by one statement: a writer or worker that wants one of these keys waits for its 20 to 40 ms. */
 const page = 2_000;
 /** Events that one statement of the relay passes where a registration waits for all of them. */
 const stretch = 10_000;
 
 /**
  * Enqueues all keys of a controller, below the priority of any change: every object of a type, or of all (`*`); of a task its
- * one key. The first of each type at once, the rest by `resyncNext`, as soon as the caller's transaction is committed. What changes
- * until then comes by its event as well. Returns whom to wake.
+ * one key. The first `now` keys in the caller's transaction, the others by `resyncNext` after it. What changes until then comes by
+ * its event as well. Returns whom to wake.
  */
 export async function enqueueAll(
   queries: Queries,
   controller: string,
   type: string,
-  reason: string,
+  { reason, now }: { reason: string; now: number },
 ): Promise<string[]> {
   if (type === '-') {
     const [row] = await queries.query<{ woken: string[] }>({
@@ -29,7 +24,7 @@ export async function enqueueAll(
     });
     return row?.woken ?? [];
   }
-  // Before any key, as `resyncNext` does: two of them never wait for each other. One that is under way begins again.
+  // One that is under way begins again.
   const begun = await queries.query<Resync>({
     text: `insert into syncsets.resyncs (controller, type, reason)
       select $1, type, $3 from syncsets.types where $2 = '*' or type = $2 order by type
@@ -37,12 +32,18 @@ export async function enqueueAll(
       returning controller, type, reason, namespace, name`,
     values: [controller, type, reason],
   });
+  let left = now;
   let woken = false;
-  for (const resync of begun) woken = (await enqueuePage(queries, resync, firstPage)) || woken;
+  for (const resync of begun) {
+    if (left === 0) break;
+    const made = await enqueuePage(queries, resync, left);
+    left -= made.count;
+    woken ||= made.woken;
+  }
   return woken ? [controller] : [];
 }
 
-/** Whose keys were queued, and whether any is new. */
+/** Whose keys were enqueued, and whether any is queued. */
 export interface ResyncStep {
   controller: string;
   woken: boolean;
@@ -54,12 +55,29 @@ export interface ResyncStep {
  */
 export async function resyncNext(database: Database): Promise<ResyncStep | undefined> {
   return insistOn(database, async queries => {
-    const [resync] = await queries.query<Resync>({
+    const [resync] = await queries.query<Resync & { reconciled: boolean }>({
       name: 'next-resync',
-      text: `select controller, type, reason, namespace, name from syncsets.resyncs
-        order by turn_at limit 1 for update skip locked`,
+      text: `select r.controller, r.type, r.reason, r.namespace, r.name, c.type = any (array[r.type, '*']) as reconciled
+        from syncsets.resyncs r join syncsets.controllers c on c.name = r.controller
+        order by r.turn_at limit 1 for update of r skip locked`,
     });
-    return resync && { controller: resync.controller, woken: await enqueuePage(queries, resync, page) };
+    if (!resync) return undefined;
+    const { controller, type } = resync;
+    if (resync.reconciled) return { controller, woken: (await enqueuePage(queries, resync, page)).woken };
+    // It was registered for another type since.
+    await endResync(queries, controller, type);
+    return { controller, woken: false };
+  });
+}
+
+/**
+ * Locks what a controller is still to be given, until the commit: before any of its keys, as `resyncNext` does, so that neither waits
+ * for the other.
+ */
+export async function lockResyncs(queries: Queries, controller: string): Promise<void> {
+  await queries.query({
+    text: 'select from syncsets.resyncs where controller = $1 order by type for update',
+    values: [controller],
   });
 }
 
@@ -72,7 +90,12 @@ interface Resync {
   name: string;
 }
 
-async function enqueuePage(queries: Queries, resync: Resync, limit: number): Promise<boolean> {
+/** The next keys of a type, `limit` at most; how many, and whether any is queued. */
+async function enqueuePage(
+  queries: Queries,
+  resync: Resync,
+  limit: number,
+): Promise<{ count: number; woken: boolean }> {
   const { controller, type, reason, namespace, name } = resync;
   const [made] = await queries.query<{
     count: number;
@@ -91,19 +114,22 @@ async function enqueuePage(queries: Queries, resync: Resync, limit: number): Pro
       from page p`,
     values: [controller, reason, type, namespace, name, limit],
   });
-  if (made?.last && made.count === limit) {
+  const count = made?.count ?? 0;
+  if (made?.last && count === limit) {
     await queries.query({
       text: `update syncsets.resyncs set namespace = $3, name = $4, turn_at = clock_timestamp()
         where controller = $1 and type = $2`,
       values: [controller, type, made.last.namespace, made.last.name],
     });
-  } else {
-    await queries.query({
-      text: 'delete from syncsets.resyncs where controller = $1 and type = $2',
-      values: [controller, type],
-    });
-  }
-  return made?.woken ?? false;
+  } else await endResync(queries, controller, type);
+  return { count, woken: made?.woken ?? false };
+}
+
+async function endResync(queries: Queries, controller: string, type: string): Promise<void> {
+  await queries.query({
+    text: 'delete from syncsets.resyncs where controller = $1 and type = $2',
+    values: [controller, type],
+  });
 }
 
 /** What one step of the work relay did: how many events it passed and which controllers have new keys. */
@@ -145,7 +171,7 @@ export async function relayAll(queries: Queries, wanted: string): Promise<string
   return woken;
 }
 
-/** Enqueues every object of a type for all whom it interests, and moves the type's cursor to its newest version. */
+/** Has every object of a type enqueued for all whom it interests, and moves the type's cursor to its newest version. */
 async function resync(queries: Queries, type: string): Promise<string[]> {
   // First: what is written from here on is among the objects as well, and its events come after the cursor.
   const [head] = await queries.query<{ version: number }>({
@@ -159,7 +185,7 @@ async function resync(queries: Queries, type: string): Promise<string[]> {
   });
   const woken: string[] = [];
   for (const { name, reconciles, maps } of controllers) {
-    if (reconciles) woken.push(...(await enqueueAll(queries, name, type, 'resync')));
+    if (reconciles) await enqueueAll(queries, name, type, { reason: 'resync', now: 0 });
     if (maps) woken.push(name);
   }
   await queries.query({

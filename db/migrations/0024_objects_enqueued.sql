@@ -48,9 +48,11 @@ exception when unique_violation then
 end
 $$;
 
--- As before; these look for ranks by `lane_ends`.
+-- As before; these look for ranks by `lane_ends`. What a caller switches off does not hold for `enqueue_in_order`: its plan, which a
+-- session keeps, was one that compares each key with each namespace when somebody was the first who had hash joins off.
 create or replace function syncsets.enqueue_in_order(p_keys syncsets.key[], p_not_before timestamptz default null) returns text[]
-language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+language plpgsql set enable_seqscan = off set enable_nestloop = on set enable_hashjoin = on set enable_mergejoin = on
+  set plan_cache_mode = force_generic_plan as $$
 declare
   v_controllers text[];
 begin
@@ -209,8 +211,9 @@ begin
 end
 $$;
 
--- An entry for each key that is queued, a tenth of what queueing it costs, for one figure: how long the oldest has waited. The
--- first ones of each priority tell it as well, see db/controllers.ts.
+-- An entry for each key that is queued, a tenth of what queueing it costs, for how long the oldest has waited, which the first ones
+-- of each priority tell as well (db/controllers.ts), and for the hourly look at abandoned controllers. Replicas of the release before
+-- sort all queued keys of a controller for that figure until they are gone.
 drop index syncsets.work_age;
 
 -- Down Migration

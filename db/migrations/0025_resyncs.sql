@@ -1,7 +1,7 @@
 -- Up Migration
 
--- Types of which a controller is to be given every object, and how far that is. The keys of the next ones are queued by a statement
--- of its own, so that neither a registration nor the events of the type wait for those of a million objects. See db/resync.ts.
+-- Types of which a controller is to be given every object, and how far that is. The keys are queued page by page, so that neither a
+-- registration nor the events of the type wait for those of a million objects. See db/resync.ts.
 create table syncsets.resyncs (
   controller text collate "C" not null references syncsets.controllers (name) on delete cascade,
   type text collate "C" not null,
@@ -16,4 +16,10 @@ create table syncsets.resyncs (
 
 -- Down Migration
 
+-- The release before enqueues all at once.
+select syncsets.enqueue_objects(r.controller, r.type,
+  array_agg(o.namespace order by o.namespace, o.name), array_agg(o.name order by o.namespace, o.name),
+  array_agg(o.uid order by o.namespace, o.name), array_agg(o.version order by o.namespace, o.name), -10, r.reason)
+from syncsets.resyncs r join syncsets.objects o on o.type = r.type and (o.namespace, o.name) > (r.namespace, r.name)
+group by r.controller, r.type, r.reason;
 drop table syncsets.resyncs;
