@@ -132,8 +132,8 @@ export class Bus {
     this.#stopped = true;
     // What waits for a broker that blocks or hangs would wait for ever: given up, and published by the next leader.
     const impatience = setTimeout(() => void this.#rabbit?.stop(), 1_000);
-    const parts = [this.#housekeeping, this.#feeder, ...this.#relays];
-    const stopped = Promise.all(parts.map(part => part?.stop()));
+    const parts = [this.#housekeeping, ...(this.#feeder ? [this.#feeder] : []), ...this.#relays];
+    const stopped = Promise.all(parts.map(part => part.stop()));
     // What is in hand is finished first, so that the next leader does not begin with it again; a broker that hangs, or a statement
     // that waits for a lock, is not waited for.
     await Promise.race([stopped, new Promise(resolve => setTimeout(resolve, handOver).unref())]);
