@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { fileURLToPath } from 'node:url';
 import { runner } from 'node-pg-migrate';
+import pg from 'pg';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
 import { registrationOf } from '../test/registration.js';
 import { claimKeys, Database, enqueueKeys, ensureTypes, finishKeys, migrate, registerController } from './index.js';
@@ -10,9 +11,12 @@ describe('a database of a former state', () => {
   beforeEach(async () => (database = await createDatabase()));
   afterEach(() => database.drop());
 
-  const down = (count: number) =>
-    runner({
-      databaseUrl: database.url,
+  async function down(count: number): Promise<void> {
+    // Our own: the runner does not wait for the end of one that it opens, and the database is dropped soon.
+    const dbClient = new pg.Client(database.url);
+    await dbClient.connect();
+    await runner({
+      dbClient,
       dir: fileURLToPath(new URL('./migrations', import.meta.url)),
       direction: 'down',
       count,
@@ -20,6 +24,8 @@ describe('a database of a former state', () => {
       migrationsTable: 'migrations',
       log: () => undefined,
     });
+    await dbClient.end();
+  }
 
   it('takes results of claims, also where 0013 was run before its last change', async () => {
     const connection = { connectionString: database.url };
