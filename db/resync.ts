@@ -55,11 +55,12 @@ export interface ResyncStep {
  */
 export async function resyncNext(database: Database): Promise<ResyncStep | undefined> {
   return insistOn(database, async queries => {
+    // The controller is locked too, so that its type is that of this moment, not of the one before another registration's end.
     const [resync] = await queries.query<Resync & { reconciled: boolean }>({
       name: 'next-resync',
       text: `select r.controller, r.type, r.reason, r.namespace, r.name, c.type = any (array[r.type, '*']) as reconciled
         from syncsets.resyncs r join syncsets.controllers c on c.name = r.controller
-        order by r.turn_at limit 1 for update of r skip locked`,
+        order by r.turn_at limit 1 for update of r skip locked for key share of c skip locked`,
     });
     if (!resync) return undefined;
     const { controller, type } = resync;
