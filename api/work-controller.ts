@@ -82,8 +82,8 @@ export class WorkController extends Controller {
 
   /**
    * Registers a controller or changes it; repeating it changes nothing. Of two that differ the higher `revision` wins. At the
-   * first registration, and when a watch or a part of a change is added, every existing object is enqueued: the first 10,000 of
-   * a type before the answer, the others right after it, page by page. Types that have more to come are in `resyncing`.
+   * first registration, and when a watch or a part of a change is added, every existing object is enqueued: the first 10,000
+   * before the answer, the others right after it, page by page. Types that have more to come are in `resyncing`.
    */
   @Put('{name}')
   @Response<ErrorBody>(409, 'Conflict: another registration with this or a higher revision is stored')

@@ -36,10 +36,7 @@ export interface WorkSummary {
   resyncing: string[];
 }
 
-/**
- * Of so many objects at most the keys are queued when a registration is answered, all of smaller types. Their events wait for it,
- * 0.1 to 0.2 s.
- */
+/** So many keys are queued before a registration is answered. The events of the type wait for them, 0.1 to 0.2 s. */
 const queuedAtOnce = 10_000;
 
 /** How far a controller has come in turning the events of a watched type into keys. */
