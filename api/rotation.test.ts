@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import { randomBytes } from 'node:crypto';
+import { lockWaits } from '../test/locks.js';
 import { startApi, type TestApi } from '../test/platform.js';
 import { until } from '../test/until.js';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
@@ -84,13 +85,11 @@ describe('a rotation of the encryption key', () => {
     const locked = running.database.transaction(async queries => {
       await queries.query({ text: `select from syncsets.types where type = 'secrets' for update` });
       const rotation = rotateKey({ database: running.database, secrets, log, stopping: () => false });
-      const waiting = () =>
-        running.database.query({
-          text: `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
-        });
       const first = await Promise.race([
         rotation.then(() => 'done'),
-        until(async () => (await waiting()).length > 0, { what: 'the rotation to wait' }).then(() => 'waits'),
+        until(async () => (await lockWaits(running.database)) > 0, { what: 'the rotation to wait' }).then(
+          () => 'waits',
+        ),
       ]);
       expect(first).to.equal('waits');
       return { rotation };

@@ -24,6 +24,16 @@ describe('housekeeping', () => {
     await own.drop();
   });
 
+  const housekeepingOf = (leads: boolean) =>
+    new Housekeeping({
+      database,
+      types: ['broken', 'sound'],
+      offers: new Offers({ wakeups: new Wakeups(database, () => undefined), feeder: undefined }),
+      leads: () => leads,
+      eventLogMax: 2 ** 32,
+      log: (_, message, fields) => said.push(`${message} ${JSON.stringify(fields)}`),
+    });
+
   it('looks after the other logs, notices and workers while the log of one type cannot be looked after', async () => {
     const partitions = () =>
       database.query<{ name: string }>({
@@ -35,14 +45,7 @@ describe('housekeeping', () => {
     await database.query({ text: 'alter table syncsets.events_broken rename to elsewhere' });
     await recordNotice(database, 'sound', { namespace: 'a', name: 'b' }, { actor: 'c', reason: 'Old', message: 'old' });
     await database.query({ text: `update syncsets.notices set last_at = clock_timestamp() - interval '25 hours'` });
-    const housekeeping = new Housekeeping({
-      database,
-      types: ['broken', 'sound'],
-      offers: new Offers({ wakeups: new Wakeups(database, () => undefined), feeder: undefined }),
-      leads: () => true,
-      eventLogMax: 2 ** 32,
-      log: (_, message, fields) => said.push(`${message} ${JSON.stringify(fields)}`),
-    });
+    const housekeeping = housekeepingOf(true);
     housekeeping.start();
     try {
       await until(async () => (await partitions()).length === made, { what: 'the partition of the sound type' });
@@ -65,14 +68,7 @@ describe('housekeeping', () => {
     await database.query({
       text: `insert into syncsets.resyncs (controller, type, reason) values ('ctl', 'sound', 'resync')`,
     });
-    const housekeeping = new Housekeeping({
-      database,
-      types: ['sound'],
-      offers: new Offers({ wakeups: new Wakeups(database, () => undefined), feeder: undefined }),
-      leads: () => false,
-      eventLogMax: 2 ** 32,
-      log: () => undefined,
-    });
+    const housekeeping = housekeepingOf(false);
     housekeeping.start();
     try {
       const work = async () => (await summarizeWork(database)).get('ctl');

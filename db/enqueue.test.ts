@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import { lockWaits } from '../test/locks.js';
 import { createDatabase, createDatabaseSorting, type TestDatabase } from '../test/postgres.js';
 import { registrationOf } from '../test/registration.js';
 import { until } from '../test/until.js';
@@ -128,16 +129,9 @@ describe('keys that are enqueued together', () => {
     await database.transaction(async queries => {
       await enqueueKeys(queries, 'ctl', [{ type: 'things', namespace: 'n', name: 'b' }], now);
       enqueued = enqueueKeys(database, 'ctl', [all], now);
-      await until(
-        async () => {
-          const waiting = await database.query({
-            text: `select from pg_stat_activity
-              where wait_event_type = 'Lock' and query like '%enqueue_objects%' and datname = current_database()`,
-          });
-          return waiting.length > 0;
-        },
-        { what: 'the call that selects to wait for the one that names' },
-      );
+      await until(async () => (await lockWaits(database, 'enqueue_objects')) > 0, {
+        what: 'the call that selects to wait for the one that names',
+      });
     });
     expect(await enqueued).to.deep.equal({ count: 3, woken: true });
     expect((await claim()).map(({ name }) => name)).to.have.members(['a', 'b', 'c']);

@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import { lockWaits } from '../test/locks.js';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
 import { registrationOf } from '../test/registration.js';
 import { until } from '../test/until.js';
@@ -105,15 +106,7 @@ describe('a lease', () => {
       finished = finishKeys(database, controller, [{ ...result, enqueue }]);
       await somebodyWaits();
       deleted = deleteController(database, controller);
-      await until(
-        async () =>
-          (
-            await database.query({
-              text: `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
-            })
-          ).length === 2,
-        { what: 'both to wait' },
-      );
+      await until(async () => (await lockWaits(database)) === 2, { what: 'both to wait' });
     });
     expect(await finished).to.deep.equal([{ held: true, queued: true }]);
     expect(await deleted).to.equal(true);

@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import pg from 'pg';
+import { lockWaits } from '../test/locks.js';
 import { startApi, type TestApi } from '../test/platform.js';
 import { until } from '../test/until.js';
 
@@ -28,16 +29,7 @@ describe('what loses a deadlock', () => {
     await other.query('begin');
     await other.query(first);
     const acting = act();
-    await until(
-      () =>
-        api.database
-          .query({
-            text: `select from pg_stat_activity where wait_event_type = 'Lock' and query like $1 and datname = current_database()`,
-            values: [waiting],
-          })
-          .then(found => found.length > 0),
-      { what: 'the platform to wait' },
-    );
+    await until(async () => (await lockWaits(api.database, waiting)) > 0, { what: 'the platform to wait' });
     await other.query(second);
     await other.query('commit');
     await acting;
@@ -58,7 +50,7 @@ describe('what loses a deadlock', () => {
     await enqueue();
     const lock = (name: string) =>
       `select from syncsets.work where controller = 'victim' and name = '${name}' for update`;
-    await cross(lock('b'), lock('a'), '%syncsets.enqueue%', async () => {
+    await cross(lock('b'), lock('a'), 'syncsets.enqueue', async () => {
       const { status, body } = await enqueue();
       expect([status, body]).to.deep.equal([200, { count: 2 }]);
     });
@@ -66,7 +58,7 @@ describe('what loses a deadlock', () => {
 
   it('is done again: the registration of a controller, and its end', async () => {
     const lock = (type: string) => `select from syncsets.cursors where type = '${type}' for update`;
-    const cursors = 'select from syncsets.cursors%';
+    const cursors = 'select from syncsets.cursors';
     await cross(lock('syncsets'), lock('clusters'), cursors, async () => {
       const late = { type: 'clusters', watches: ['syncsets'] };
       expect((await api.call('PUT', '/v1/controllers/late', late)).status).to.equal(200);

@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import { TestController } from '../test/controller.js';
+import { lockWaits } from '../test/locks.js';
 import { call, spawnPlatform, startApi, type TestApi } from '../test/platform.js';
 import { createDatabase } from '../test/postgres.js';
 import { until } from '../test/until.js';
@@ -29,16 +30,6 @@ async function hold(queries: Queries, controller: string, place: number): Promis
       where type = 'clusters' order by namespace, name offset $2 - 1 limit 1`,
     values: [controller, place],
   });
-}
-
-/** Whether a statement that holds this text waits for a lock. */
-async function waits(database: Database, text: string): Promise<boolean> {
-  const found = await database.query({
-    text: `select from pg_stat_activity
-      where wait_event_type = 'Lock' and query like $1 and datname = current_database()`,
-    values: [`%${text}%`],
-  });
-  return found.length > 0;
 }
 
 describe('all objects of a type, when they are enqueued', function () {
@@ -110,9 +101,11 @@ describe('all objects of a type, when they are enqueued', function () {
     await api.database.transaction(async queries => {
       await hold(queries, 'fickle', 13_000);
       await api.call('PUT', '/v1/controllers/fickle', { type: 'clusters' });
-      await until(() => waits(api.database, 'enqueue_objects'), { what: 'the page with that key to be in hand' });
+      await until(async () => (await lockWaits(api.database, 'enqueue_objects')) > 0, {
+        what: 'the page with that key to be in hand',
+      });
       other = api.call('PUT', '/v1/controllers/fickle', { type: 'secrets', revision: 1 });
-      await until(() => waits(api.database, 'from syncsets.resyncs where controller'), {
+      await until(async () => (await lockWaits(api.database, 'from syncsets.resyncs where controller')) > 0, {
         what: 'the other type to wait',
       });
     });
@@ -159,7 +152,9 @@ describe('the objects of a type that are still to be enqueued', function () {
       await database.transaction(async queries => {
         await hold(queries, 'survivor', objects);
         expect((await call(first.url, 'PUT', '/v1/controllers/survivor', { type: 'clusters' })).status).to.equal(200);
-        await until(() => waits(database, 'enqueue_objects'), { what: 'the last page to be in hand' });
+        await until(async () => (await lockWaits(database, 'enqueue_objects')) > 0, {
+          what: 'the last page to be in hand',
+        });
         second = await spawnPlatform('api', env);
         await first.end('SIGKILL');
       });

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
+import { lockWaits } from '../test/locks.js';
 import { createDatabase, type TestDatabase } from '../test/postgres.js';
 import { until } from '../test/until.js';
 import { Database, type Log } from './database.js';
@@ -137,8 +138,7 @@ describe('rules between objects', () => {
         // It can have the value once the removal is done: the second statement of the call.
         store.write('authors', { ...creation('lost2', { nick: 'lost' }), answer }),
       ]);
-      const waits = `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`;
-      await until(async () => (await database.query({ text: waits })).length > 0, { what: 'the creation to wait' });
+      await until(async () => (await lockWaits(database)) > 0, { what: 'the creation to wait' });
     });
     expect((await written)?.map(({ outcome }) => outcome)).to.deep.equal(['ok', 'repeated']);
   });
